@@ -1,0 +1,66 @@
+//! Disks: a sequence of bytes that can be read, written, flushed and freed, whatever holds it.
+//!
+//! [`Disk`] is the one interface that everything above uses: the image reader, the virtio devices, the layers
+//! themselves. Disks compose: a throw-away layer is a disk over another disk.
+
+use std::io;
+
+use vm_memory::VolatileSlice;
+
+/// The unit in which guests address a disk, in bytes (virtio 1.2, section 5.2.4).
+pub const SECTOR_SIZE: u64 = 512;
+
+/// A disk: bytes `0..size()`, shared by any number of threads.
+///
+/// Buffers are [`VolatileSlice`]s because they are guest memory, which the guest may change while it is read; plain
+/// memory becomes one by `VolatileSlice::from(&mut [u8])`.
+///
+/// Errors are the host's own (`EIO`, `ENOSPC`, ...): the device above turns them into what its guest should see. A range
+/// that does not lie wholly inside the disk is refused with `InvalidInput` before anything is touched. A short read or
+/// write of the host is never a success: it is completed or an error.
+pub trait Disk: Send + Sync {
+    /// Size in bytes, a multiple of [`SECTOR_SIZE`].
+    fn size(&self) -> u64;
+
+    /// Whether writes, discards and zeroing are refused (with `ReadOnlyFilesystem`).
+    fn is_read_only(&self) -> bool;
+
+    /// Fills `bufs`, one after the other, from the bytes at `offset`.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a range beyond the end, `UnexpectedEof` where the file underneath has become shorter, else
+    /// what the host said.
+    fn read_at(&self, offset: u64, bufs: &[VolatileSlice<'_>]) -> io::Result<()>;
+
+    /// Writes `bufs`, one after the other, to the bytes at `offset`. Durable only after [`Disk::flush`].
+    ///
+    /// # Errors
+    /// As [`Disk::read_at`]; `StorageFull` when there is no room, and then what was there stays whole outside the range.
+    fn write_at(&self, offset: u64, bufs: &[VolatileSlice<'_>]) -> io::Result<()>;
+
+    /// Makes every write that was answered before this call durable (data and the metadata needed to find it).
+    ///
+    /// # Errors
+    /// What the host said; nothing may then be assumed durable.
+    fn flush(&self) -> io::Result<()>;
+
+    /// Says that the bytes are not needed: they read as zero afterwards, and their room is given back where the host can.
+    ///
+    /// # Errors
+    /// As [`Disk::write_at`].
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// Makes the bytes read as zero; with `unmap` their room may be given back, without it stays allocated.
+    ///
+    /// # Errors
+    /// As [`Disk::write_at`].
+    fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+
+    /// Fills a plain buffer from the bytes at `offset`.
+    ///
+    /// # Errors
+    /// As [`Disk::read_at`].
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, &[VolatileSlice::from(buf)])
+    }
+}

@@ -1,0 +1,11 @@
+//! amiboot boots Amazon-Machine-Image-style disk images as virtual machines on a Linux KVM host.
+//!
+//! The rooms, from the top down; each uses only those below it (`docs/architecture.md` draws them):
+//!
+//! * [`vmm`]: the machine, which knows nothing of images;
+//! * [`image`]: what is inside a disk: partitions, file systems, boot entries, kernels;
+//! * [`disk`]: formats, layers and locks: what a sequence of sectors is.
+
+pub mod disk;
+pub mod image;
+pub mod vmm;

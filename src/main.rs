@@ -1,0 +1,3 @@
+//! The `amiboot` command.
+
+fn main() {}
