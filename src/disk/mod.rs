@@ -2,13 +2,42 @@
 //!
 //! [`Disk`] is the one interface that everything above uses: the image reader, the virtio devices, the layers
 //! themselves. Disks compose: a throw-away layer is a disk over another disk.
+//!
+//! [`open()`] makes one from what the person asked for ([`Source`]), with its format, its lock and its layer; [`blank`]
+//! makes an empty one that is gone afterwards.
+
+mod error;
+mod file_io;
+mod format;
+mod lock;
+mod open;
+mod overlay;
+mod qcow2;
+mod qcow2_header;
+mod raw;
+mod scratch;
+pub mod size;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 
 use vm_memory::VolatileSlice;
 
+pub use error::Error;
+pub use format::{Format, detect};
+pub use lock::{Conflict, Holder};
+pub use open::{Access, Opened, Source, blank, open};
+pub use overlay::Overlay;
+pub use qcow2::{OpenError as Qcow2Error, Qcow2};
+pub use qcow2_header::HeaderError;
+pub use raw::Raw;
+
 /// The unit in which guests address a disk, in bytes (virtio 1.2, section 5.2.4).
 pub const SECTOR_SIZE: u64 = 512;
+
+/// The largest disk, in bytes: the 64 TiB that EC2 gives its largest volumes.
+pub const MAX_SIZE: u64 = 64 << 40;
 
 /// A disk: bytes `0..size()`, shared by any number of threads.
 ///
@@ -63,4 +92,20 @@ pub trait Disk: Send + Sync {
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.read_at(offset, &[VolatileSlice::from(buf)])
     }
+}
+
+/// Refuses a range that does not lie wholly inside a disk of `size` bytes.
+fn check_range(size: u64, offset: u64, len: u64) -> io::Result<()> {
+    match offset.checked_add(len) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{len} bytes at {offset} do not lie inside a disk of {size} bytes"),
+        )),
+    }
+}
+
+/// Refuses changes to a read-only disk.
+fn check_writable(read_only: bool) -> io::Result<()> {
+    if read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
 }

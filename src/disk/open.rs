@@ -1,0 +1,132 @@
+//! From what a person asks for to a disk: the file, its format, its lock, its layer.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::lock::{self, Claim};
+use super::qcow2::OpenError;
+use super::{Disk, Error, Format, MAX_SIZE, Overlay, Qcow2, Raw, SECTOR_SIZE, format, scratch};
+
+/// What is to be done with a disk file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A look, of which nothing depends on the file staying as it is. Takes no lock, so that what a running machine uses can
+    /// be looked at too; what is seen may then not fit together.
+    Inspect,
+    /// Read-only use. Others may read the file, nobody may write to it meanwhile.
+    ReadOnly,
+    /// Writes go to a layer that is gone afterwards. To the file this is [`Access::ReadOnly`].
+    Throwaway {
+        /// A directory in whose file system the layer takes room; no name appears in it.
+        dir: PathBuf,
+    },
+    /// Writes go to the file. Nobody else may use it meanwhile.
+    Persist,
+}
+
+/// A disk file and how to use it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file or block device.
+    pub path: PathBuf,
+    /// Its format; looked for in the file if the person did not say (see [`detect`](super::detect) for what that is worth). However
+    /// it was found, it does not change while the disk is open.
+    pub format: Option<Format>,
+    /// What is to be done with it.
+    pub access: Access,
+    /// Bytes that the disk is to have, at least those in the file; more only for [`Access::Throwaway`]. `None`: as it is.
+    pub size: Option<u64>,
+}
+
+/// A disk that was opened.
+pub struct Opened {
+    /// The disk. The lock on its file lasts as long as this does.
+    pub disk: Arc<dyn Disk>,
+    /// The format of the file.
+    pub format: Format,
+    /// Bytes of the disk in the file, without what a layer adds.
+    pub base_size: u64,
+}
+
+/// Opens a disk.
+///
+/// # Errors
+/// See [`Error`]; the file is then as it was.
+pub fn open(source: &Source) -> Result<Opened, Error> {
+    let path = &source.path;
+    let persist = source.access == Access::Persist;
+    let file = format::open_file(path, persist)?;
+    match &source.access {
+        Access::Inspect => {}
+        Access::ReadOnly | Access::Throwaway { .. } => claim(&file, path, Claim::Steady)?,
+        Access::Persist => claim(&file, path, Claim::Exclusive)?,
+    }
+    // Only now: what was there before the lock could have been changed by another.
+    let format = source.format.map_or_else(|| format::detect_open(&file, path), Ok)?;
+    let base = open_format(file, path, format, !persist)?;
+    let base_size = base.size();
+    if base_size > MAX_SIZE {
+        return Err(Error::TooLarge { path: path.clone(), size: base_size });
+    }
+    let size = wanted_size(source, format, base_size)?;
+    let disk = match &source.access {
+        Access::Throwaway { dir } => {
+            let overlay = Overlay::new(base, size, dir);
+            Arc::new(overlay.map_err(|error| format::at(dir, "cannot make a throw-away layer in it", error))?)
+        }
+        _ => base,
+    };
+    Ok(Opened { disk, format, base_size })
+}
+
+/// A new, empty disk of `size` bytes that is gone afterwards; it takes room in the file system of directory `dir` as it is
+/// written to.
+///
+/// # Errors
+/// [`Error::BadSize`], or what the host said.
+pub fn blank(size: u64, dir: &Path) -> Result<Arc<dyn Disk>, Error> {
+    check_size(size)?;
+    let disk = scratch::unnamed_file(dir, size).and_then(|file| Raw::new(file, false));
+    Ok(Arc::new(disk.map_err(|error| format::at(dir, "cannot make an empty disk in it", error))?))
+}
+
+fn claim(file: &File, path: &Path, wanted: Claim) -> Result<(), Error> {
+    match lock::claim(file, wanted) {
+        Ok(None) => Ok(()),
+        Ok(Some((conflict, holders))) => Err(Error::Locked { path: path.into(), conflict, holders }),
+        Err(error) if lock::has_no_locks(&error) => Err(Error::NoLocks { path: path.into() }),
+        Err(error) => Err(format::at(path, "cannot lock it", error)),
+    }
+}
+
+fn open_format(file: File, path: &Path, format: Format, read_only: bool) -> Result<Arc<dyn Disk>, Error> {
+    let host = |error| format::at(path, "cannot open the disk in it", error);
+    match format {
+        Format::Raw => Ok(Arc::new(Raw::new(file, read_only).map_err(host)?)),
+        Format::Qcow2 => match Qcow2::new(file, read_only) {
+            Ok(disk) => Ok(Arc::new(disk)),
+            Err(OpenError::Header(source)) => Err(Error::Header { path: path.into(), source }),
+            Err(OpenError::Host(error)) => Err(host(error)),
+        },
+    }
+}
+
+/// The size that the disk will have.
+fn wanted_size(source: &Source, format: Format, size: u64) -> Result<u64, Error> {
+    let Some(wanted) = source.size else { return Ok(size) };
+    let path = source.path.clone();
+    check_size(wanted)?;
+    if wanted < size {
+        return Err(Error::SizeTooSmall { path, wanted, size });
+    }
+    if wanted > size && !matches!(source.access, Access::Throwaway { .. }) {
+        return Err(Error::CannotGrow { path, format, wanted, size });
+    }
+    Ok(wanted)
+}
+
+fn check_size(size: u64) -> Result<(), Error> {
+    let possible = (SECTOR_SIZE..=MAX_SIZE).contains(&size) && size.is_multiple_of(SECTOR_SIZE);
+    if possible { Ok(()) } else { Err(Error::BadSize { size }) }
+}
