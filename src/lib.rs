@@ -7,5 +7,7 @@
 //! * [`disk`]: formats, layers and locks: what a sequence of sectors is.
 
 pub mod disk;
+pub mod host;
 pub mod image;
+pub mod launch;
 pub mod vmm;

@@ -1,5 +1,15 @@
-//! The machine: memory, processors, devices, and the loop that runs them. Knows nothing of images or instances.
+//! The machine: memory, processors, devices, and the threads that run them. Knows nothing of images or instances.
 
+pub mod boot;
+pub mod builder;
 pub mod bus;
+pub mod config;
+pub mod console;
+pub mod devices;
+pub mod machine;
 pub mod memory;
+pub mod running;
+pub mod stop;
+pub mod timeline;
+pub mod vcpu;
 pub mod virtio;

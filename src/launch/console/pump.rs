@@ -1,0 +1,253 @@
+//! Moves the console's output from the machine to where it is shown, and looks at it on the way.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::transcript::{Sight, Transcript};
+use crate::vmm::console::ConsoleBuffer;
+use crate::vmm::timeline::{Mark, Timeline};
+
+/// Less than what a pipe or terminal that says it is ready takes at once (`PIPE_BUF`), so that a write does not wait.
+const CHUNK: usize = 4096;
+/// How long an output that takes nothing is waited for once the machine has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where output is shown. One that goes away, or was never there, swallows the rest.
+pub struct Sink {
+    fd: Option<OwnedFd>,
+    /// Readable once the run ends: an output that is stuck is not waited for any longer.
+    ending: Arc<EventFd>,
+}
+
+impl Sink {
+    /// Shows output on standard output.
+    ///
+    /// # Errors
+    /// Where the host has no event for it.
+    pub fn stdout() -> io::Result<Self> {
+        let ending = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+        Ok(Self { fd: io::stdout().as_fd().try_clone_to_owned().ok(), ending })
+    }
+
+    /// Shows output on a descriptor.
+    ///
+    /// # Errors
+    /// Where the host has no event for it.
+    pub fn to(fd: OwnedFd) -> io::Result<Self> {
+        let ending = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+        Ok(Self { fd: Some(fd), ending })
+    }
+
+    /// Writes all of it, waiting for a slow reader until the run ends.
+    fn write(&mut self, mut bytes: &[u8]) {
+        while let (Some(fd), false) = (&self.fd, bytes.is_empty()) {
+            match wait_for_room(fd, &self.ending) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => {
+                    self.fd = None;
+                    return;
+                }
+            }
+            match rustix::io::write(fd, bytes.get(..CHUNK).unwrap_or(bytes)) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(_) => self.fd = None,
+            }
+        }
+    }
+}
+
+/// Waits until something can be written. False where the run has ended and still nothing can.
+fn wait_for_room(fd: &OwnedFd, ending: &EventFd) -> io::Result<bool> {
+    let mut timeout = None;
+    loop {
+        let mut fds = [PollFd::new(fd, PollFlags::OUT), PollFd::from_borrowed_fd(borrow(ending), PollFlags::IN)];
+        // Once the end is known only the output is waited for, and not for long.
+        let watched = if timeout.is_some() { &mut fds[..1] } else { &mut fds[..] };
+        match poll(watched, timeout.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) if watched[0].revents().intersects(PollFlags::OUT) => return Ok(true),
+            Ok(_) if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) => {
+                return Ok(false);
+            }
+            Ok(_) => timeout = Some(Timespec::try_from(LAST_WORDS).map_err(io::Error::other)?),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// An event's descriptor, for as long as the event lives.
+pub fn borrow(event: &EventFd) -> std::os::fd::BorrowedFd<'_> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open as long as `event`, whose lifetime the result has.
+    unsafe { std::os::fd::BorrowedFd::borrow_raw(event.as_raw_fd()) }
+}
+
+struct Shared {
+    sights: Mutex<Vec<Sight>>,
+    event: EventFd,
+}
+
+/// The thread that moves the output.
+pub struct Pump {
+    console: Arc<ConsoleBuffer>,
+    shared: Arc<Shared>,
+    ending: Arc<EventFd>,
+    thread: JoinHandle<Transcript>,
+}
+
+impl Pump {
+    /// Starts moving output from `console`.
+    ///
+    /// # Errors
+    /// Where the host has no thread or event for it.
+    pub fn start(
+        console: Arc<ConsoleBuffer>,
+        mut transcript: Transcript,
+        mut sink: Sink,
+        timeline: Arc<Timeline>,
+    ) -> io::Result<Self> {
+        let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let shared = Arc::new(Shared { sights: Mutex::new(Vec::new()), event });
+        let ending = sink.ending.clone();
+        let (source, told) = (console.clone(), shared.clone());
+        let thread = std::thread::Builder::new().name("console".into()).stack_size(256 << 10).spawn(move || {
+            let mut batch = Vec::new();
+            let on_drained = || told.wake();
+            while source.take(&mut batch, on_drained) {
+                let mut sights = transcript.feed(&batch);
+                if source.has_guest_panicked() {
+                    sights.push(Sight::Panic);
+                }
+                mark(&timeline, &sights);
+                // Shown before it is told, so that what ends the run has been shown.
+                sink.write(&batch);
+                batch.clear();
+                told.tell(&sights);
+            }
+            transcript
+        })?;
+        Ok(Self { console, shared, ending, thread })
+    }
+
+    /// Readable when something came in sight, and when the output of a machine that has stopped is all dealt with.
+    #[must_use]
+    pub fn event(&self) -> &EventFd {
+        &self.shared.event
+    }
+
+    /// What came in sight since the last call.
+    #[must_use]
+    pub fn sights(&self) -> Vec<Sight> {
+        // Emptied before the list is taken: what is added in between makes it readable again.
+        let _ = self.shared.event.read();
+        std::mem::take(&mut *self.shared.sights.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Shows what is left, waiting for a reader only while it takes something. Gives the transcript, and what came in
+    /// sight last.
+    ///
+    /// # Errors
+    /// Where the thread panicked.
+    pub fn finish(self) -> io::Result<(Transcript, Vec<Sight>)> {
+        self.console.close();
+        // An eventfd that is full is readable already.
+        let _ = self.ending.write(1);
+        let transcript = self.thread.join().map_err(|_| io::Error::other("the console's thread panicked"))?;
+        let sights = std::mem::take(&mut *self.shared.sights.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok((transcript, sights))
+    }
+}
+
+impl Shared {
+    fn tell(&self, sights: &[Sight]) {
+        if !sights.is_empty() {
+            self.sights.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(sights);
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        // An eventfd that is full is readable already.
+        let _ = self.event.write(1);
+    }
+}
+
+fn mark(timeline: &Timeline, sights: &[Sight]) {
+    for sight in sights {
+        match sight {
+            Sight::Until => timeline.mark(Mark::UntilMatched),
+            Sight::KernelBanner => timeline.mark(Mark::KernelBanner),
+            Sight::InitStarted => timeline.mark(Mark::InitStarted),
+            Sight::Panic | Sight::PanicEnd => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use regex::bytes::Regex;
+
+    use super::*;
+
+    fn start(sink: Sink) -> (Arc<ConsoleBuffer>, Pump) {
+        let timeline = Arc::new(Timeline::from_process_start());
+        let console = Arc::new(ConsoleBuffer::new(timeline.clone()));
+        let transcript = Transcript::new(Some(Regex::new("login:").unwrap()));
+        (console.clone(), Pump::start(console, transcript, sink, timeline).unwrap())
+    }
+
+    #[test]
+    fn output_arrives_and_the_pattern_is_told() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let (console, pump) = start(Sink::to(writer.into()).unwrap());
+        console.push(b"debian login:");
+        let (_, sights) = pump.finish().unwrap();
+        assert_eq!(sights, vec![Sight::Until]);
+        let mut shown = String::new();
+        reader.read_to_string(&mut shown).unwrap();
+        assert_eq!(shown, "debian login:");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_does_not_end_the_run() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let (console, pump) = start(Sink::to(writer.into()).unwrap());
+        console.push(&[b'x'; 10_000]);
+        console.wait_for_room();
+        console.push(b"login:");
+        assert_eq!(pump.finish().unwrap().1, vec![Sight::Until]);
+    }
+
+    #[test]
+    fn a_reader_that_takes_nothing_cannot_hang_the_end() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let (console, pump) = start(Sink::to(writer.into()).unwrap());
+        // More than a pipe holds: the pump is stuck in the middle of it.
+        console.push(&vec![b'x'; 200 << 10]);
+        assert!(pump.finish().is_ok());
+    }
+
+    #[test]
+    fn a_panic_told_without_text_is_seen() {
+        let (console, pump) = start(Sink::to(io::pipe().unwrap().1.into()).unwrap());
+        console.guest_panicked();
+        let mut sights = Vec::new();
+        while sights.is_empty() {
+            let mut fds = [PollFd::from_borrowed_fd(borrow(pump.event()), PollFlags::IN)];
+            poll(&mut fds, None).unwrap();
+            sights = pump.sights();
+        }
+        assert_eq!(sights, vec![Sight::Panic]);
+    }
+}

@@ -1,0 +1,7 @@
+//! A disk becomes a running machine: volumes, boot entry, console, and the loop until it ends.
+
+pub mod console;
+mod drive;
+pub mod session;
+mod signals;
+mod stdin;

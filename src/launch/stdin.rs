@@ -1,0 +1,81 @@
+//! What the person types, on its way to the guest.
+
+use std::os::fd::BorrowedFd;
+
+use super::console::escape::{EscapeFilter, Typed};
+use crate::vmm::running::Machine;
+
+/// How much may wait for the guest before no more is read, in bytes.
+const PENDING_MAX: usize = 4 << 10;
+
+/// Standard input. Its end does not end the run.
+pub struct Stdin {
+    /// Filters the monitor's keys out, where a terminal is typed on.
+    filter: Option<EscapeFilter>,
+    pending: Vec<u8>,
+    at_end: bool,
+}
+
+impl Stdin {
+    /// With `terminal`, Ctrl-a is the monitor's.
+    #[must_use]
+    pub fn new(terminal: bool) -> Self {
+        Self { filter: terminal.then(EscapeFilter::default), pending: Vec::new(), at_end: false }
+    }
+
+    /// The descriptor to poll, while more can be taken.
+    #[must_use]
+    pub fn wanted(&self) -> Option<BorrowedFd<'static>> {
+        (!self.at_end && self.pending.len() < PENDING_MAX).then(rustix::stdio::stdin)
+    }
+
+    /// Reads what is there; gives the keys for the monitor.
+    pub fn read(&mut self) -> Vec<Typed> {
+        let mut buf = [0; 1024];
+        match rustix::io::read(rustix::stdio::stdin(), &mut buf) {
+            Ok(0) => self.at_end = true,
+            Ok(len) => return self.split(buf.get(..len).unwrap_or_default()),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            // A terminal that went away.
+            Err(_) => self.at_end = true,
+        }
+        Vec::new()
+    }
+
+    fn split(&mut self, bytes: &[u8]) -> Vec<Typed> {
+        let Some(filter) = &mut self.filter else {
+            self.pending.extend_from_slice(bytes);
+            return Vec::new();
+        };
+        let mut keys = Vec::new();
+        for typed in filter.feed(bytes) {
+            match typed {
+                Typed::Input(bytes) => self.pending.extend_from_slice(&bytes),
+                key => keys.push(key),
+            }
+        }
+        keys
+    }
+
+    /// Whether something waits for the guest to take it.
+    #[must_use]
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Gives the guest what it has room for.
+    pub fn give(&mut self, machine: &Machine) {
+        while !self.pending.is_empty() {
+            let taken = machine.input(&self.pending);
+            if taken == 0 {
+                break;
+            }
+            self.pending.drain(..taken);
+        }
+    }
+
+    /// Forgets what an ended machine has not taken.
+    pub fn clear(&mut self) {
+        self.pending.clear();
+    }
+}

@@ -1,0 +1,4 @@
+//! The platforms. Each file states one machine's address map and devices, and nothing else does.
+
+pub mod pv;
+pub mod pv_acpi;
