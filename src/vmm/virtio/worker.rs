@@ -1,0 +1,148 @@
+//! A thread that serves one queue: it waits for the driver's kick, takes what is available, and calls the driver.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::{ActiveQueue, Interrupt};
+use crate::vmm::memory::GuestMemory;
+
+/// Serves the requests of one queue.
+pub trait QueueHandler: Send + 'static {
+    /// Serves one chain to its end and gives the bytes written into it, counted from its first writable one: the used
+    /// length (virtio 1.2, section 2.7.8).
+    fn serve(&mut self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32;
+}
+
+/// A running worker. Dropping it stops the thread and waits for it: a request that is being served is finished, those
+/// behind it are left in the ring, and guest memory is not touched afterwards.
+pub struct QueueWorker {
+    kick: Arc<EventFd>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl QueueWorker {
+    /// Starts a thread called `name` (the kernel keeps 15 bytes of it) for queue number `index`.
+    ///
+    /// # Errors
+    /// What the host said when it could not make a thread.
+    pub fn start(
+        name: String,
+        index: u16,
+        active: ActiveQueue,
+        memory: GuestMemory,
+        interrupt: Arc<dyn Interrupt>,
+        handler: impl QueueHandler,
+    ) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let kick = active.kick.clone();
+        let mut ring = Ring { index, queue: active.queue, memory, interrupt, handler, stop: stop.clone() };
+        let waiting = active.kick;
+        let thread = thread::Builder::new().name(name).spawn(move || ring.run(&waiting))?;
+        Ok(Self { kick, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for QueueWorker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // Wakes the thread; the next owner of the queue at most looks at its ring once too often. Writing fails only
+        // where the counter is full, and then the thread is awake anyway.
+        let _ = self.kick.write(1);
+        if let Some(thread) = self.thread.take() {
+            // A panic was already told by the hook, and there is nothing left to save.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Ring<H> {
+    index: u16,
+    queue: Queue,
+    memory: GuestMemory,
+    interrupt: Arc<dyn Interrupt>,
+    handler: H,
+    stop: Arc<AtomicBool>,
+}
+
+impl<H: QueueHandler> Ring<H> {
+    fn run(&mut self, kick: &EventFd) {
+        loop {
+            match kick.read() {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return self.give_up(&format!("its notification cannot be read: {error}")),
+            }
+            if self.stopping() {
+                return;
+            }
+            if let Err(error) = self.drain() {
+                return self.give_up(&error.to_string());
+            }
+        }
+    }
+
+    fn give_up(&self, why: &str) {
+        self.interrupt.needs_reset(&format!("queue {}: {why}", self.index));
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Serves all that is available. The driver need not kick meanwhile; before this returns it is asked to kick again,
+    /// and the ring is looked at once more, so that no request is left without a kick (section 2.7.10).
+    fn drain(&mut self) -> Result<(), virtio_queue::Error> {
+        loop {
+            self.queue.disable_notification(&self.memory)?;
+            if self.serve_available()? && self.driver_wants_interrupt()? {
+                self.interrupt.queue(self.index);
+            }
+            if self.stopping() || !self.queue.enable_notification(&self.memory)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Serves until nothing is available or the worker is to stop; tells whether anything was used.
+    fn serve_available(&mut self) -> Result<bool, virtio_queue::Error> {
+        let mut used = false;
+        while !self.stopping() {
+            // The index is read and checked anew for each chain: the driver may add to the ring while we work, but never
+            // more than the ring holds.
+            let Some(chain) = self.queue.iter(&self.memory)?.next() else { break };
+            let head = chain.head_index();
+            if head >= self.queue.size() {
+                return Err(virtio_queue::Error::InvalidDescriptorIndex);
+            }
+            let len = self.handler.serve(&self.memory, chain);
+            self.queue.add_used(&self.memory, head, len)?;
+            used = true;
+        }
+        Ok(used)
+    }
+
+    fn driver_wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
+        // With event indices the flag must be ignored, without them it should be heeded (section 2.7.7.2).
+        if !self.queue.event_idx_enabled() {
+            std::sync::atomic::fence(Ordering::SeqCst);
+            let flags: u16 = self
+                .memory
+                .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+                .map_err(virtio_queue::Error::GuestMemory)?;
+            return Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0);
+        }
+        self.queue.needs_notification(&self.memory)
+    }
+}
+
+/// The ring features that every queue served by a worker can do.
+pub const RING_FEATURES: u64 =
+    1 << VIRTIO_RING_F_EVENT_IDX | 1 << virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
