@@ -9,6 +9,20 @@
 //! ```
 //!
 //! `activate` moves the queues into the device and `reset` gives them up, so that an idle device has no queue to misuse.
+//!
+//! * [`mmio`]: the transport: registers, status, features, queue addresses, interrupt;
+//! * [`worker`]: the thread that serves a queue, and the order of its steps;
+//! * [`chain`]: what a descriptor chain says, checked;
+//! * [`block`], [`rng`]: the devices.
+
+pub mod block;
+pub mod chain;
+pub mod mmio;
+pub mod rng;
+pub mod worker;
+
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
@@ -17,6 +31,9 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::memory::GuestMemory;
 
+/// Where a device says, seldom and in one line each, what a person should know (a failing host disk, a broken ring).
+pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// How a device calls its driver; the transport implements it.
 pub trait Interrupt: Send + Sync {
     /// Buffers of this queue were used (virtio 1.2, section 2.3).
@@ -24,15 +41,17 @@ pub trait Interrupt: Send + Sync {
     /// The configuration space has changed.
     fn config(&self);
     /// The device met something it cannot recover from: sets `DEVICE_NEEDS_RESET` (section 2.1.2) and calls the driver.
-    fn needs_reset(&self);
+    /// The reason is kept for people who look at the device.
+    fn needs_reset(&self, reason: &str);
 }
 
 /// One queue that the driver has set up, and the event that its kicks arrive on.
 pub struct ActiveQueue {
     /// Checked by the transport: ready, a size within its maximum, rings inside guest memory.
     pub queue: Queue,
-    /// Readable after the driver's notification.
-    pub kick: EventFd,
+    /// Readable after the driver's notification; reading blocks until then. The transport made it before the guest ran,
+    /// so that nothing need be opened at activation.
+    pub kick: Arc<EventFd>,
 }
 
 /// All that a device gets at `DRIVER_OK`.
