@@ -8,4 +8,5 @@
 
 pub mod disk;
 pub mod image;
+pub mod launch;
 pub mod vmm;

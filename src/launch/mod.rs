@@ -1,0 +1,3 @@
+//! A disk becomes a running machine: which volumes it gets.
+
+pub mod bdm;
