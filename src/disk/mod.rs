@@ -32,6 +32,7 @@ pub use overlay::Overlay;
 pub use qcow2::{OpenError as Qcow2Error, Qcow2};
 pub use qcow2_header::HeaderError;
 pub use raw::Raw;
+pub(crate) use scratch::random_bytes;
 
 /// The unit in which guests address a disk, in bytes (virtio 1.2, section 5.2.4).
 pub const SECTOR_SIZE: u64 = 512;

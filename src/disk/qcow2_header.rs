@@ -86,6 +86,15 @@ pub(super) struct Header {
     pub size: u64,
 }
 
+/// Where the refcounts are, for [`check_refcounts`].
+struct Refcounts {
+    cluster_size: u64,
+    /// Where the table of refcount blocks is, and its bytes.
+    table: (u64, u64),
+    /// Bits of one refcount.
+    bits: u64,
+}
+
 /// The bytes of the header, read as big-endian numbers.
 struct Bytes([u8; LEN]);
 
@@ -139,7 +148,45 @@ pub(super) fn check(file: &File, file_len: u64, write: bool) -> Result<Header, H
     if write && snapshots > 0 {
         return Err(HeaderError::Snapshots(snapshots));
     }
+    if write {
+        let table = (bytes.u64(48), u64::from(bytes.u32(56)) * cluster_size);
+        // Version 2 has no such field: its refcounts have 16 bits.
+        let bits = if version == 3 { 1 << bytes.u32(96) } else { 16 };
+        check_refcounts(file, file_len, &Refcounts { cluster_size, table, bits })?;
+    }
     Ok(Header { version, cluster_size, size })
+}
+
+/// Refuses refcount blocks from which no cluster could be allocated in bounded time and memory: what a writer searches
+/// must lie inside the file, each block once, and must count nothing beyond the end of the file.
+fn check_refcounts(file: &File, file_len: u64, refcounts: &Refcounts) -> Result<(), HeaderError> {
+    let &Refcounts { cluster_size, table: (offset, len), bits } = refcounts;
+    // Checked before: at most 8 MiB, inside the file.
+    let mut table = vec![0; usize::try_from(len).unwrap_or_default()];
+    file.read_exact_at(&mut table, offset).map_err(HeaderError::Read)?;
+    let bytes_counted_by_block = (cluster_size * 8 / bits).saturating_mul(cluster_size);
+    let blocks: Vec<u64> = table.as_chunks().0.iter().map(|entry| u64::from_be_bytes(*entry)).collect();
+    let mut used: Vec<u64> = Vec::new();
+    for (block, index) in blocks.iter().copied().zip(0u64..) {
+        // The first block counts the header, so it must be there.
+        if block == 0 && index > 0 {
+            continue;
+        }
+        check_place("refcount table entry", block, cluster_size, file_len, cluster_size)?;
+        if index.saturating_mul(bytes_counted_by_block) >= file_len {
+            let limit = format!("which counts clusters beyond the end of the file, {file_len}");
+            return Err(HeaderError::Field { field: "refcount table entry", value: block, limit });
+        }
+        used.push(block);
+    }
+    used.sort_unstable();
+    match used.windows(2).find(|pair| pair.first() == pair.last()).and_then(<[u64]>::first) {
+        None => Ok(()),
+        Some(twice) => {
+            let limit = "which is there twice".to_owned();
+            Err(HeaderError::Field { field: "refcount table entry", value: *twice, limit })
+        }
+    }
 }
 
 /// The first bytes of the file; version 2 has fewer than are looked at, so what is missing reads as zero.

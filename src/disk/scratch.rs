@@ -35,7 +35,7 @@ fn unlinked_file(dir: &Path) -> io::Result<File> {
 }
 
 /// Sixteen bytes that nobody can guess.
-pub(super) fn random_bytes() -> io::Result<[u8; 16]> {
+pub(crate) fn random_bytes() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     // Up to 256 bytes are never given short (getrandom(2)).
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;

@@ -1,5 +1,8 @@
 //! Every kind of disk against a plain vector of bytes, and the helpers that tests of this room share.
 
+mod hostile;
+mod opening;
+
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use proptest::prelude::*;
 use vm_memory::VolatileSlice;
 
-use super::{Access, Disk, Format, Overlay, Raw, Source, check_range, file_io, open, scratch};
+use super::{Access, Disk, Format, Opened, Overlay, Raw, Source, check_range, file_io, open, scratch};
 
 /// A disk in memory.
 pub(super) struct Memory(RwLock<Vec<u8>>);

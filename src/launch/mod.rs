@@ -1,5 +1,6 @@
 //! A disk becomes a running machine: volumes, boot entry, console, and the loop until it ends.
 
+pub mod bdm;
 pub mod console;
 mod drive;
 pub mod session;
