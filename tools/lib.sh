@@ -138,7 +138,7 @@ unpack_kernel() {
     mkdir -p "$out/lib/modules"
     ln -s ../../modules "$out/lib/modules/$(cat "$out/version")"
     PATH=$PATH:/sbin:/usr/sbin depmod -b "$out" "$(cat "$out/version")"
-    rm -r "$out/lib"
+    rm -r "${out:?}/lib"
 }
 
 # cloud_kernel_package: the versioned package behind linux-image-cloud-amd64; nothing where apt has no lists.
@@ -150,7 +150,7 @@ cloud_kernel_package() {
 # copy_modules KERNEL_DIRECTORY DESTINATION MODULE...: copies modules and what they depend on, and writes their load
 # order to DESTINATION/order. A module that the kernel has built in is passed over; an unknown one is an error.
 copy_modules() {
-    local kernel=$1 destination=$2 module
+    local kernel=$1 destination=$2
     shift 2
     mkdir -p "$destination"
     python3 - "$kernel/modules" "$destination" "$@" <<'PYTHON'
