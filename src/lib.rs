@@ -6,6 +6,7 @@
 //! * [`image`]: what is inside a disk: partitions, file systems, boot entries, kernels;
 //! * [`disk`]: formats, layers and locks: what a sequence of sectors is.
 
+pub mod cli;
 pub mod disk;
 pub mod host;
 pub mod image;

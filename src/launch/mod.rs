@@ -1,8 +1,12 @@
 //! A disk becomes a running machine: volumes, boot entry, console, and the loop until it ends.
 
 pub mod bdm;
+pub mod cmdline;
 pub mod console;
 mod drive;
+pub mod plan;
+pub mod report;
 pub mod session;
 mod signals;
 mod stdin;
+pub mod volumes;

@@ -17,7 +17,7 @@ const MAX_LOAD_END: u64 = 4 << 30;
 
 /// The facts of an ELF kernel that matter for starting it. Where one exists: every `PT_LOAD` segment lies within the
 /// file, its memory size is no less than its file size, ends below 4 GiB, and overlaps no other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElfInfo {
     /// 64-bit or 32-bit x86.
     pub arch: Architecture,
@@ -29,6 +29,21 @@ pub struct ElfInfo {
     pub load_start: u64,
     /// The byte after the highest physical address that is loaded or zeroed.
     pub load_end: u64,
+    /// What is to be loaded.
+    pub segments: Vec<LoadSegment>,
+}
+
+/// A `PT_LOAD` segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadSegment {
+    /// Where it is in the file, in bytes.
+    pub file_offset: u64,
+    /// How much of it is in the file, in bytes.
+    pub file_size: u64,
+    /// Physical address.
+    pub address: u64,
+    /// Its size in memory, in bytes; what is not in the file is zero.
+    pub memory_size: u64,
 }
 
 struct Segment {
@@ -114,7 +129,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<ElfInfo, KernelError> {
     if let Some(address) = pvh_entry.filter(|&a| !loaded(a)) {
         return Err(bad("XEN_ELFNOTE_PHYS32_ENTRY", address, "the PVH entry point is in no loaded segment"));
     }
-    Ok(ElfInfo { arch, entry, pvh_entry, load_start, load_end })
+    let loads = segments.iter().filter(|s| s.kind == PT_LOAD && s.memory_size > 0);
+    let segments = loads.map(|s| LoadSegment {
+        file_offset: s.offset,
+        file_size: s.file_size,
+        address: s.physical,
+        memory_size: s.memory_size,
+    });
+    Ok(ElfInfo { arch, entry, pvh_entry, load_start, load_end, segments: segments.collect() })
 }
 
 fn segment(raw: &[u8], wide: bool) -> Segment {

@@ -1,0 +1,193 @@
+//! `amiboot image`: what a disk image is.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use super::output::{BAD, DIM, GOOD, HEADING};
+use super::{CliError, output};
+use crate::disk::{self, Access, Format, Source};
+use crate::image::partition::TableKind;
+use crate::image::{self, BootEntry, BootMode, Inspection, Partition};
+
+/// The verbs of `amiboot image`.
+#[derive(Subcommand)]
+pub enum ImageCommand {
+    Inspect(InspectArgs),
+}
+
+/// Says what a disk is, without booting or mounting it
+#[derive(Args)]
+pub struct InspectArgs {
+    /// The disk image: a raw or qcow2 file, or a block device
+    file: PathBuf,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Format of the file; looked for in the file where not given
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+pub(super) fn run(command: &ImageCommand) -> Result<u8, CliError> {
+    match command {
+        ImageCommand::Inspect(args) => inspect(args),
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    path: &'a Path,
+    format: Format,
+    #[serde(flatten)]
+    inspection: &'a Inspection,
+}
+
+fn inspect(args: &InspectArgs) -> Result<u8, CliError> {
+    let source = Source { path: args.file.clone(), format: args.format, access: Access::Inspect, size: None };
+    let opened = disk::open(&source)?;
+    let image = image::inspect(opened.disk).map_err(|e| format!("{}: {e}", args.file.display()))?;
+    let report = Report { path: &args.file, format: opened.format, inspection: image.inspection() };
+    let text = if args.json {
+        let mut json = serde_json::to_string_pretty(&report)?;
+        json.push('\n');
+        json
+    } else {
+        describe(&report)
+    };
+    output::print(&text)?;
+    Ok(0)
+}
+
+fn describe(report: &Report<'_>) -> String {
+    let inspection = report.inspection;
+    let mut text = format!("{HEADING}{}{HEADING:#}\n", clean(&report.path.display().to_string()));
+    let mut fact = |name: &str, value: String| text.push_str(&format!("  {DIM}{name:<13}{DIM:#} {value}\n"));
+    fact("format", report.format.to_string());
+    fact("virtual size", size(inspection.virtual_size));
+    let id = inspection.disk_id.as_ref().map(|id| format!(" {}", clean(id))).unwrap_or_default();
+    let table = match inspection.partition_table {
+        TableKind::Gpt => "GPT",
+        TableKind::Mbr => "MBR",
+        TableKind::None => "none: one file system on the whole disk",
+    };
+    fact("partitions", format!("{table}{id}"));
+    let os = inspection.os.as_ref();
+    let os_name = os.and_then(|os| os.pretty_name.as_deref().or(os.id.as_deref()));
+    fact("system", os_name.map_or_else(|| "not recognized".into(), clean));
+    let architecture = inspection.architecture.map_or_else(|| "not recognized".into(), |a| a.to_string());
+    fact("architecture", architecture);
+    text.push('\n');
+    text.push_str(&partition_table(inspection));
+    text.push_str(&format!("\n{HEADING}Boot modes{HEADING:#}\n"));
+    let modes = &inspection.boot_modes;
+    for (name, mode) in [("pv", &modes.pv), ("hvm-bios", &modes.hvm_bios), ("hvm-uefi", &modes.hvm_uefi)] {
+        text.push_str(&boot_mode(name, mode));
+    }
+    text.push_str(&format!("\n{HEADING}Boot entries{HEADING:#}\n"));
+    if inspection.entries.is_empty() {
+        text.push_str("  none\n");
+    }
+    for (number, entry) in inspection.entries.iter().enumerate() {
+        text.push_str(&boot_entry(number, entry));
+    }
+    for note in &inspection.notes {
+        text.push_str(&format!("\nnote: {}\n", clean(note)));
+    }
+    text
+}
+
+fn partition_table(inspection: &Inspection) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["#", "start", "size", "type", "file system", "label", "UUID", "mount"]);
+    for partition in &inspection.partitions {
+        table.add_row(partition_row(partition, inspection));
+    }
+    format!("{table}\n")
+}
+
+fn partition_row(partition: &Partition, inspection: &Inspection) -> [String; 8] {
+    let slot = &partition.slot;
+    let fs = partition.filesystem.as_ref();
+    let kind = fs.map_or_else(String::new, |fs| match &fs.unsupported {
+        Some(why) => format!("{} (unreadable: {why})", fs.kind),
+        None => fs.kind.clone(),
+    });
+    let role = if inspection.root == Some(slot.number) { Some("/") } else { None };
+    let optional = |text: Option<&String>| text.map(|t| clean(t)).unwrap_or_default();
+    [
+        if slot.number == 0 { "disk".into() } else { slot.number.to_string() },
+        size(slot.start),
+        size(slot.size),
+        optional(slot.type_name.as_ref().or(slot.type_id.as_ref())),
+        clean(&kind),
+        optional(fs.and_then(|fs| fs.label.as_ref())),
+        optional(fs.and_then(|fs| fs.uuid.as_ref())),
+        clean(partition.mount_point.as_deref().or(role).unwrap_or_default()),
+    ]
+}
+
+fn boot_mode(name: &str, mode: &BootMode) -> String {
+    let (style, word) = if mode.possible { (GOOD, "yes") } else { (BAD, "no ") };
+    format!("  {name:<9} {style}{word}{style:#}  {}\n", clean(&mode.reason))
+}
+
+fn boot_entry(number: usize, entry: &BootEntry) -> String {
+    let mark = if entry.default { format!(" {GOOD}(default){GOOD:#}") } else { String::new() };
+    let mut text = format!("  {number}  {}{mark}\n", clean(&entry.title));
+    let mut fact = |name: &str, value: &str| text.push_str(&format!("     {DIM}{name:<8}{DIM:#} {}\n", clean(value)));
+    let version = entry.kernel_info.as_ref().and_then(|info| info.version.as_ref());
+    let short = version.and_then(|v| v.split(' ').next()).map(|v| format!(" ({v})")).unwrap_or_default();
+    fact("kernel", &format!("{}{short}", entry.kernel));
+    for initrd in &entry.initrds {
+        fact("initrd", &initrd.to_string());
+    }
+    fact("cmdline", &entry.cmdline);
+    fact("from", &format!("{}:{}", entry.source.path, entry.source.line));
+    if let Some(problem) = &entry.problem {
+        text.push_str(&format!("     {BAD}problem{BAD:#}  {}\n", clean(problem)));
+    }
+    text
+}
+
+/// Text out of an image, with nothing in it that a terminal would act on.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Bytes for people: three digits and a binary unit.
+#[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value.fract() == 0.0 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1 << 20), "1 MiB");
+        assert_eq!(size(3 << 29), "1.5 GiB");
+        assert_eq!(size(u64::MAX), "16777216 TiB");
+    }
+
+    #[test]
+    fn what_an_image_says_cannot_drive_the_terminal() {
+        assert_eq!(clean("a\x1b[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+}

@@ -1,0 +1,63 @@
+//! The command line: one file per noun, and the only place that prints.
+
+mod doctor;
+mod image;
+mod output;
+mod run;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::vmm::timeline::Timeline;
+
+/// It failed.
+const FAILED: u8 = 1;
+/// `--timeout` ended the run.
+const TIMED_OUT: u8 = 124;
+/// The guest crashed.
+const CRASHED: u8 = 125;
+
+/// Boots Amazon-Machine-Image-style disk images as virtual machines on this host's KVM.
+#[derive(Parser)]
+#[command(
+    name = "amiboot",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Exit codes: 0 done; 1 it failed; 2 the words of the call are off; `run` also: 124 on --timeout, 125 where the guest \
+crashed (kernel panic, triple fault)."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(Box<run::RunArgs>),
+    /// Looks at disk images
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    Doctor(doctor::DoctorArgs),
+}
+
+/// An error for the person: one line, then what caused it.
+type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Does what the command line says.
+pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(args) => run::run(&args, timeline),
+        Command::Image(command) => image::run(&command),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::error(error.as_ref());
+            ExitCode::from(FAILED)
+        }
+    }
+}

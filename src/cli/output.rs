@@ -1,0 +1,50 @@
+//! How things are printed.
+
+use std::error::Error;
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+/// How good news looks.
+pub const GOOD: Style = AnsiColor::Green.on_default().bold();
+/// How bad news looks.
+pub const BAD: Style = AnsiColor::Red.on_default().bold();
+/// How something to look at looks.
+pub const WARN: Style = AnsiColor::Yellow.on_default().bold();
+/// How a heading looks.
+pub const HEADING: Style = Style::new().bold();
+/// How what is said by the way looks.
+pub const DIM: Style = Style::new().dimmed();
+
+/// Prints an error and what caused it on standard error.
+pub fn error(error: &(dyn Error + Send + Sync)) {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some messages hold their cause's already.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    // Standard error may be closed.
+    let _ = writeln!(anstream::stderr(), "{BAD}error:{BAD:#} {text}");
+}
+
+/// Prints a line by the way on standard error.
+pub fn note(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{DIM}amiboot:{DIM:#} {text}");
+}
+
+/// Prints on standard output. A reader that has gone away is no error: it has seen what it wanted.
+///
+/// # Errors
+/// What the host says, but for a closed pipe.
+pub fn print(text: &str) -> io::Result<()> {
+    match anstream::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}

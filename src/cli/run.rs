@@ -1,0 +1,219 @@
+//! `amiboot run`: a disk's machine in the foreground.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use regex::bytes::{Regex, RegexBuilder};
+
+use super::{CRASHED, CliError, FAILED, TIMED_OUT, output};
+use crate::disk::Format;
+use crate::disk::size::parse_size;
+use crate::host::kvm;
+use crate::launch::bdm::RootVolume;
+use crate::launch::plan::{BootOverrides, Planner};
+use crate::launch::report::BootReport;
+use crate::launch::session::{self, Ended, Limits, Outcome};
+use crate::launch::volumes;
+use crate::vmm::config::MachineConfig;
+use crate::vmm::timeline::{Mark, Timeline};
+
+/// The compiled pattern of `--until` may take this much memory, in bytes.
+const PATTERN_MAX: usize = 1 << 20;
+
+/// Which kind of guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// What the disk can boot as: pv where it holds a bootable kernel
+    Auto,
+    /// Paravirtual: the image's own kernel, entered directly
+    Pv,
+    /// Firmware and the disk's own boot loader
+    Hvm,
+}
+
+/// Boots a disk image in the foreground, its console on this terminal
+///
+/// The file is never changed unless --persist is given: writes go to a layer that is gone afterwards. On a terminal,
+/// Ctrl-a x ends the machine and Ctrl-a h shows the keys. SIGINT and SIGTERM press the guest's power button first.
+#[derive(Args)]
+pub struct RunArgs {
+    /// The disk image: a raw or qcow2 file, or a block device
+    image: PathBuf,
+
+    /// Which kind of guest
+    #[arg(long, value_enum, default_value = "auto")]
+    mode: Mode,
+
+    /// Memory of the guest, for example 512M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = memory_size)]
+    memory: u64,
+
+    /// Number of processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    cpus: u32,
+
+    /// A volume, or a change of the root: DEVICE=SIZE|FILE|ephemeral0|none[,size=..][,read-only][,persist]
+    /// [,format=raw|qcow2][,delete-on-termination=..], or the aws JSON form, inline or @FILE (repeatable)
+    #[arg(long = "bdm", value_name = "MAPPING")]
+    bdm: Vec<String>,
+
+    /// Boot this kernel instead of the image's
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+
+    /// Use this initrd instead of the image's
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
+
+    /// Use this kernel command line instead of the image's
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+
+    /// Add this to the end of the kernel command line (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    append: Vec<String>,
+
+    /// Boot the entry with this number (from 0), id or title, instead of the image's default
+    #[arg(long, value_name = "ENTRY")]
+    entry: Option<String>,
+
+    /// Format of the disk file; looked for in the file where not given
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    format: Option<Format>,
+
+    /// Write to the disk file itself, and to the files of --bdm, instead of to throw-away layers
+    #[arg(long)]
+    persist: bool,
+
+    /// End with 0 as soon as the console shows this (a regular expression; the last 4 KiB are searched)
+    #[arg(long, value_name = "REGEX", value_parser = pattern)]
+    until: Option<Regex>,
+
+    /// End with 124 after this time, for example 90s or 5m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+
+    /// How long the guest has to switch itself off after SIGINT or SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    grace: Duration,
+
+    /// End, with 0, when the guest restarts
+    #[arg(long)]
+    no_reboot: bool,
+
+    /// Write the instants of the boot and the memory used to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    boot_report: Option<PathBuf>,
+
+    /// Run on a KVM that interprets guest kernel code too, for guests small enough for it
+    #[arg(long, hide = true, env = "AMIBOOT_ACCEPT_INTERPRETING_KVM")]
+    accept_interpreting_kvm: bool,
+}
+
+fn memory_size(text: &str) -> Result<u64, String> {
+    let size = parse_size(text).map_err(|e| e.to_string())?;
+    // Whole pages: less than one more than asked for.
+    size.checked_next_multiple_of(4096).ok_or_else(|| format!("{text} is too much"))
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    text.parse().map_err(|e: String| e)
+}
+
+fn pattern(text: &str) -> Result<Regex, String> {
+    RegexBuilder::new(text).size_limit(PATTERN_MAX).build().map_err(|e| e.to_string())
+}
+
+/// Runs it; gives the exit code.
+pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliError> {
+    if args.mode == Mode::Hvm {
+        return Err("--mode hvm: HVM guests are not supported yet; --mode pv boots the image's own kernel".into());
+    }
+    if let Some(path) = &args.boot_report {
+        BootReport::check_path(path)?;
+    }
+    let host = kvm::open()?;
+    if !args.accept_interpreting_kvm {
+        host.require_hardware()?;
+    }
+    let root = RootVolume::new(args.image.clone(), args.format, args.persist);
+    let volumes = volumes::open(&root, &args.bdm)?;
+    volumes.hints().iter().for_each(|hint| output::note(hint));
+    timeline.mark(Mark::ConfigurationRead);
+
+    let overrides = BootOverrides {
+        kernel: args.kernel.clone(),
+        initrd: args.initrd.clone(),
+        cmdline: args.cmdline.clone(),
+        append: args.append.clone(),
+        entry: args.entry.clone(),
+    };
+    let say = Box::new(output::note);
+    let mut planner = Planner::new(volumes.root(), overrides, timeline.clone(), say)?;
+    let limits =
+        Limits { until: args.until.clone(), timeout: args.timeout, no_reboot: args.no_reboot, grace: args.grace };
+    let machine = MachineConfig { memory: args.memory, cpus: args.cpus };
+    let ended = session::run(
+        &host,
+        machine,
+        volumes.disks(),
+        &limits,
+        &mut || planner.next_start().map_err(Into::into),
+        timeline,
+    )?;
+    let code = exit_code(&ended.outcome);
+    if let Some(path) = &args.boot_report {
+        BootReport::new(&args.image, machine, planner.booted(), &ended, code, timeline).write(path)?;
+    }
+    tell(&ended, &limits);
+    Ok(code)
+}
+
+fn exit_code(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::PoweredOff | Outcome::Restarted | Outcome::UntilMatched | Outcome::Quit => 0,
+        Outcome::UntilMissed | Outcome::Interrupted => FAILED,
+        Outcome::TimedOut => TIMED_OUT,
+        Outcome::Crashed(_) => CRASHED,
+    }
+}
+
+/// Says on standard error how it ended, where that is not plain to see.
+fn tell(ended: &Ended, limits: &Limits) {
+    match &ended.outcome {
+        Outcome::PoweredOff | Outcome::UntilMatched => {}
+        Outcome::Restarted => output::note("the guest restarted (--no-reboot)"),
+        Outcome::Quit => output::note("machine ended"),
+        Outcome::UntilMissed => {
+            let pattern = limits.until.as_ref().map(ToString::to_string).unwrap_or_default();
+            output::note(&format!("the guest ended before its console showed /{pattern}/"));
+        }
+        Outcome::TimedOut => {
+            let timeout = limits.timeout.unwrap_or_default();
+            let what = match &limits.until {
+                Some(until) => format!("before its console showed /{until}/"),
+                None => "and the guest still ran".into(),
+            };
+            output::note(&format!("{} passed {what}", humantime::format_duration(timeout)));
+            tell_last_lines(ended);
+        }
+        Outcome::Interrupted => output::note("ended by a signal; the guest had not switched itself off"),
+        Outcome::Crashed(how) => {
+            output::note(&format!("the guest crashed: {how}"));
+            tell_last_lines(ended);
+        }
+    }
+}
+
+fn tell_last_lines(ended: &Ended) {
+    if ended.last_lines.is_empty() {
+        output::note("its console showed nothing");
+        return;
+    }
+    output::note("the last lines of its console:");
+    for line in &ended.last_lines {
+        output::note(&format!("  {line}"));
+    }
+}

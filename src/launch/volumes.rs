@@ -1,0 +1,101 @@
+//! The volumes of a run: the block device mapping, opened.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::bdm::{self, BdmError, RootVolume, VolumeSpec};
+use super::plan::RootDisk;
+use crate::disk::Disk;
+use crate::image::cache::FileIdentity;
+use crate::vmm::builder::DiskConfig;
+use crate::vmm::config::{ConfigError, MachineConfig};
+
+/// Why the volumes cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum VolumeError {
+    /// The mapping, or a volume of it.
+    #[error(transparent)]
+    Mapping(#[from] BdmError),
+    /// More of them than the machine has places for.
+    #[error(transparent)]
+    TooMany(#[from] ConfigError),
+}
+
+/// The volumes, open: the root first, the rest in the order of the mapping.
+pub struct Volumes {
+    root_path: PathBuf,
+    root: Arc<dyn Disk>,
+    root_identity: Option<FileIdentity>,
+    disks: Vec<DiskConfig>,
+    hints: Vec<String>,
+}
+
+/// Opens the root and what the texts of `--bdm` map. With `root.persist`, writes to every file go to the file itself.
+///
+/// # Errors
+/// [`VolumeError`]; every file is then as it was.
+pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeError> {
+    let mut entries = Vec::new();
+    for text in mapping {
+        entries.extend(bdm::parse(text)?);
+    }
+    if root.persist {
+        entries
+            .iter_mut()
+            .filter(|e| matches!(e.source, bdm::BdmSource::File(_)))
+            .for_each(|e| e.persist = !e.read_only);
+    }
+    let specs = bdm::resolve(root, &entries)?;
+    MachineConfig::check_disks(specs.len())?;
+    // Before the disk is opened: what is found on it is then at least as new as this says.
+    let root_identity = identity(&root.path);
+    let dir = scratch_dir();
+    let disks = specs.iter().map(|spec| open_spec(spec, &dir)).collect::<Result<Vec<_>, _>>()?;
+    // The root is always there: resolve() begins with it.
+    let root_disk = disks.first().map(|d| d.disk.clone()).ok_or(ConfigError::TooManyDisks { asked: 0, max: 0 })?;
+    Ok(Volumes {
+        root_path: root.path.clone(),
+        root: root_disk,
+        root_identity,
+        disks,
+        hints: bdm::hints(root, &entries),
+    })
+}
+
+fn open_spec(spec: &VolumeSpec, dir: &Path) -> Result<DiskConfig, BdmError> {
+    let serial = String::from_utf8_lossy(&spec.serial()).into_owned();
+    Ok(DiskConfig { disk: spec.open(dir)?, serial })
+}
+
+/// A block device does not tell by its times that it was written to: it has no identity.
+fn identity(path: &Path) -> Option<FileIdentity> {
+    let file = File::open(path).ok()?;
+    file.metadata().ok()?.is_file().then(|| FileIdentity::of(&file).ok())?
+}
+
+impl Volumes {
+    /// The disks, in the order in which the guest sees them.
+    #[must_use]
+    pub fn disks(&self) -> &[DiskConfig] {
+        &self.disks
+    }
+
+    /// The root, for the planner.
+    #[must_use]
+    pub fn root(&self) -> RootDisk {
+        RootDisk { path: self.root_path.clone(), disk: self.root.clone(), identity: self.root_identity }
+    }
+
+    /// What the person may have meant otherwise.
+    #[must_use]
+    pub fn hints(&self) -> &[String] {
+        &self.hints
+    }
+}
+
+/// Where throw-away layers take room: `$TMPDIR`, else `/var/tmp`, which unlike `/tmp` is seldom in memory.
+#[must_use]
+pub fn scratch_dir() -> PathBuf {
+    std::env::var_os("TMPDIR").filter(|v| !v.is_empty()).map_or_else(|| Path::new("/var/tmp").into(), PathBuf::from)
+}
