@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -95,8 +95,15 @@ pub(super) fn open_file(path: &Path, write: bool) -> Result<File, Error> {
     if let Some(what) = what {
         return Err(Error::NotADisk { path: path.into(), what });
     }
-    let operation = if write { "cannot open it for writing" } else { "cannot open it for reading" };
-    let file = File::options().read(true).write(write).open(path).map_err(host(operation))?;
+    let mut options = File::options();
+    options.read(true).write(write);
+    let mut operation = if write { "cannot open it for writing" } else { "cannot open it for reading" };
+    if write && kind.is_block_device() {
+        // For a block device: not while it is mounted or part of something (open(2)).
+        options.custom_flags(libc::O_EXCL);
+        operation = "cannot open the device for writing (is it mounted, or used by another?)";
+    }
+    let file = options.open(path).map_err(host(operation))?;
     match file_len(&file).map_err(host("cannot tell its size"))? {
         0 => Err(Error::Empty { path: path.into() }),
         len if len < SECTOR_SIZE => Err(Error::TooShort { path: path.into(), len }),

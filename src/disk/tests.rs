@@ -3,11 +3,12 @@
 mod hostile;
 mod opening;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use proptest::prelude::*;
 use vm_memory::VolatileSlice;
@@ -127,7 +128,10 @@ fn agree(disk: &dyn Disk, origin: u64, model: &mut [u8], steps: &[Step]) -> Resu
                 prop_assert!(got == model[range], "step {}: {:?}", number, step);
             }
             Op::Write(seed) => {
-                let mut data: Vec<u8> = (0..253u8).cycle().map(|i| seed.wrapping_add(i)).take(step.len).collect();
+                // Cheap even where nothing is optimized.
+                let block: Vec<u8> = (0..253u8).map(|i| seed.wrapping_add(i)).collect();
+                let mut data = block.repeat(step.len / block.len() + 1);
+                data.truncate(step.len);
                 model[range].copy_from_slice(&data);
                 let bufs: Vec<_> = data.chunks_mut(step.segment).map(VolatileSlice::from).collect();
                 disk.write_at(at, &bufs).unwrap();
@@ -151,7 +155,10 @@ fn agree(disk: &dyn Disk, origin: u64, model: &mut [u8], steps: &[Step]) -> Resu
 const SIZE: usize = (1 << 20) + 3 * 512;
 
 fn pattern(size: usize) -> Vec<u8> {
-    (1..=255u8).flat_map(|byte| [byte; 512]).cycle().take(size).collect()
+    let block: Vec<u8> = (1..=255u8).flat_map(|byte| [byte; 512]).collect();
+    let mut bytes = block.repeat(size / block.len() + 1);
+    bytes.truncate(size);
+    bytes
 }
 
 /// Runs `qemu-img`, which must succeed.
@@ -162,18 +169,32 @@ pub(super) fn qemu_img(arguments: &[&dyn AsRef<OsStr>]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A directory for many small disks: in memory where that can be, since they are flushed again and again.
+fn test_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A disk file in `dir` with the bytes of [`pattern`]; for qcow2, with these options.
 fn disk_file(dir: &Path, qcow2: Option<&str>) -> PathBuf {
-    let raw = dir.join("disk.raw");
-    std::fs::write(&raw, pattern(SIZE)).unwrap();
-    let Some(options) = qcow2 else { return raw };
+    let Some(options) = qcow2 else {
+        let raw = dir.join("disk.raw");
+        std::fs::write(&raw, pattern(SIZE)).unwrap();
+        return raw;
+    };
+    // Made once by each process, since starting programs is slow.
+    static MADE: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
     let path = dir.join("disk.qcow2");
-    let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"convert", &"-f", &"raw", &"-O", &"qcow2"];
-    for option in options.split_ascii_whitespace().collect::<Vec<_>>().leak() {
-        arguments.push(option);
-    }
-    arguments.extend([&raw as &dyn AsRef<OsStr>, &path]);
-    qemu_img(&arguments);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    let bytes = made.entry(options.to_owned()).or_insert_with(|| {
+        let raw = disk_file(dir, None);
+        let mut arguments: Vec<&dyn AsRef<OsStr>> = vec![&"convert", &"-f", &"raw", &"-O", &"qcow2"];
+        let options: Vec<_> = options.split_ascii_whitespace().collect();
+        arguments.extend(options.iter().map(|option| option as &dyn AsRef<OsStr>));
+        arguments.extend([&raw as &dyn AsRef<OsStr>, &path]);
+        qemu_img(&arguments);
+        std::fs::read(&path).unwrap()
+    });
+    std::fs::write(&path, bytes).unwrap();
     path
 }
 
@@ -197,11 +218,11 @@ const QCOW2_KINDS: [&str; 6] = [
 ];
 
 proptest! {
-    #![proptest_config(config(24))]
+    #![proptest_config(config(48))]
 
     #[test]
     fn raw_is_what_was_written(steps in steps(SIZE)) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = test_dir();
         let path = disk_file(dir.path(), None);
         let mut model = pattern(SIZE);
         agree(&*open(&source(&path, Access::Persist)).unwrap().disk, 0, &mut model, &steps)?;
@@ -210,7 +231,7 @@ proptest! {
 
     #[test]
     fn an_overlay_is_what_was_written_and_its_base_stays(steps in steps(SIZE), qcow2 in any::<bool>()) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = test_dir();
         let path = disk_file(dir.path(), qcow2.then_some("-c -o cluster_size=4k"));
         let before = std::fs::read(&path).unwrap();
         let throwaway = Access::Throwaway { dir: dir.path().into() };
@@ -220,7 +241,7 @@ proptest! {
 
     #[test]
     fn a_larger_overlay_has_zeroes_beyond(steps in steps(2 * SIZE)) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = test_dir();
         let path = disk_file(dir.path(), None);
         let mut model = pattern(SIZE);
         model.resize(2 * SIZE, 0);
@@ -231,7 +252,7 @@ proptest! {
 
     #[test]
     fn an_overlay_agrees_where_regions_meet(steps in steps(SIZE)) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = test_dir();
         // Regions are 128 MiB; the base ends a little after the first.
         let meeting = 128u64 << 20;
         let base = Raw::new(scratch::unnamed_file(dir.path(), meeting + 77 * 512).unwrap(), false).unwrap();
@@ -244,11 +265,11 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(30))]
+    #![proptest_config(config(48))]
 
     #[test]
     fn qcow2_is_what_was_written_and_stays_clean(steps in steps(SIZE), kind in 0..QCOW2_KINDS.len()) {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = test_dir();
         let path = disk_file(dir.path(), Some(QCOW2_KINDS[kind]));
         let mut model = pattern(SIZE);
         let opened = open(&source(&path, Access::Persist)).unwrap();
@@ -300,7 +321,7 @@ fn hammer(disk: &dyn Disk) {
 
 #[test]
 fn threads_on_their_own_sectors_do_not_disturb_each_other() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = test_dir();
     for qcow2 in [None, Some(QCOW2_KINDS[0]), Some("-c -o cluster_size=4k"), Some(QCOW2_KINDS[1])] {
         let path = disk_file(dir.path(), qcow2);
         let throwaway = Access::Throwaway { dir: dir.path().into() };

@@ -1,7 +1,7 @@
 //! The block device mapping: which volumes a machine gets, under which names, in which order.
 //!
 //! An entry is written as `DEV=SOURCE[,OPTION...]`, or in the JSON of the `aws` command line tool, which the types of the
-//! EC2 API follow ("BlockDeviceMapping", "EbsBlockDevice" in its reference). [`parse`] reads what was given, [`resolve`]
+//! EC2 API follow ("BlockDeviceMapping", "EbsBlockDevice" in its reference). [`parse()`] reads what was given, [`resolve`]
 //! joins it with the root volume, as RunInstances joins what it is asked for with the mapping of the image, and
 //! [`VolumeSpec::open`] makes a disk of each volume.
 

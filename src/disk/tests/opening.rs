@@ -52,7 +52,7 @@ impl Drop for Other {
 }
 
 fn with_layers(qcow2: Option<&str>) -> (tempfile::TempDir, PathBuf, Access) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = test_dir();
     let layers = dir.path().join("layers");
     std::fs::create_dir(&layers).unwrap();
     let path = disk_file(dir.path(), qcow2);
@@ -160,7 +160,7 @@ fn a_layer_needs_its_directory() {
 
 #[test]
 fn a_blank_disk_is_empty_and_leaves_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = test_dir();
     let disk = blank(10 << 30, dir.path()).unwrap();
     assert_eq!((disk.size(), disk.is_read_only()), (10 << 30, false));
     write(&*disk, (10 << 30) - 512, &[3; 512]).unwrap();
