@@ -32,7 +32,8 @@ apt_site() {
 debian_tree() {
     local directory=$1 architecture=$2 packages=$3 suites attempt
     ((EUID == 0)) || die "Debian's packages can be installed into an image by root only; run: sudo tools/make-ami ..."
-    need_packages mmdebstrap debian-archive-keyring
+    # arch-test is how mmdebstrap finds out that this machine runs i386 programs.
+    need_packages mmdebstrap debian-archive-keyring arch-test
     [[ -n $(apt_site Debian) ]] || step "reading the package lists" apt_update
     # Mirrors can be out of step for a while, the security suite's rarer architectures above all.
     for attempt in all all main; do
@@ -40,7 +41,8 @@ debian_tree() {
         rm -rf "$directory"
         step "installing Debian 12 ($architecture, suites: $suites)" \
             try_mmdebstrap "$directory" "$architecture" "$packages" "$suites"
-        [[ ! -e $directory/etc/debian_version ]] || return 0
+        [[ ! -e $directory ]] || return 0
+        say "that failed: $(tail -n 1 "$LOGS/mmdebstrap-$architecture.log")"
     done
     die "Debian's packages could not be installed; see $LOGS/mmdebstrap-$architecture.log"
 }
@@ -56,11 +58,9 @@ try_mmdebstrap() {
     apt-config dump | grep -E '^Acquire::(http|https|Check-|Retries)' >"$WORK/apt.conf" || true
     debian_sources "$2" "$4" >"$WORK/sources.list"
     mmdebstrap --variant=minbase --format=directory --architectures="$2" --include="$3" "${arguments[@]}" \
-        --aptopt='Acquire::Retries "5"' --aptopt="$WORK/apt.conf" \
+        --dpkgopt=force-unsafe-io --aptopt='Acquire::Retries "5"' --aptopt="$WORK/apt.conf" \
         --customize-hook='rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap' \
-        bookworm "$1" "$WORK/sources.list" >"$LOGS/mmdebstrap-$2.log" 2>&1 && return 0
-    tail -n 5 "$LOGS/mmdebstrap-$2.log" >&2
-    rm -rf "$1"
+        bookworm "$1" "$WORK/sources.list" >"$LOGS/mmdebstrap-$2.log" 2>&1 || rm -rf "$1"
 }
 
 # amd64_tree: TREE is this build's own copy of an installed Debian; the installation is kept for the other layouts.
