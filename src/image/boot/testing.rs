@@ -1,5 +1,7 @@
 //! A disk that exists only as a list of files, for the tests of configurations.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data of known size")]
+
 use std::collections::BTreeMap;
 
 use super::{Draft, Files};

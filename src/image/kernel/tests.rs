@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, reason = "test data of known size")]
+
 use proptest::prelude::*;
 
 use super::testing::{bzimage, elf, gzip, packed};
@@ -187,18 +189,18 @@ fn mutated_kernels_never_panic() {
 
 proptest! {
     #[test]
-    fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..2048), kind in 0..3) {
-        let magic: &[u8] = [&b""[..], b"\x7fELF\x02\x01", b"MZ"][kind as usize];
+    fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..2048), kind in 0..3_usize) {
+        let magic: &[u8] = [&b""[..], b"\x7fELF\x02\x01", b"MZ"][kind];
         bytes.splice(..magic.len().min(bytes.len()), magic.iter().copied());
         let _ = parse(&bytes);
         let _ = extract_elf(&bytes);
     }
 
     #[test]
-    fn arbitrary_payloads_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 8..512), kind in 0..6) {
+    fn arbitrary_payloads_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 8..512), kind in 0..6_usize) {
         let magics: [&[u8]; 6] =
             [b"\x1f\x8b\x08", b"\x02\x21\x4c\x18", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"\x5d\0\0", b"BZh9"];
-        let magic = magics[kind as usize];
+        let magic = magics[kind];
         bytes.splice(..magic.len(), magic.iter().copied());
         let end = bytes.len() - 2;
         bytes[end..].fill(0);

@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, reason = "test data of known size")]
+
 use proptest::prelude::*;
 
 use super::*;
