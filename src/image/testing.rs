@@ -1,5 +1,7 @@
 //! Disks and file systems for tests, made with the usual tools and without mounting anything.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data of known size")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};

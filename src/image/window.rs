@@ -54,6 +54,9 @@ impl Window {
     /// The first `len` bytes from `offset` on, or fewer where the window ends.
     pub fn read_up_to(&self, offset: u64, len: u64) -> io::Result<Vec<u8>> {
         let len = len.min(self.len.saturating_sub(offset));
+        if len == 0 {
+            return Ok(Vec::new());
+        }
         let mut buf = vec![0; usize::try_from(len).map_err(io::Error::other)?];
         self.read_exact_at(offset, &mut buf)?;
         Ok(buf)

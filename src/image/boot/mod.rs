@@ -42,7 +42,7 @@ pub(super) trait Files {
             None => (name, "0"),
         };
         // Only this disk is known; the first one of whatever bus.
-        if disk.strip_prefix("hd").is_some_and(|n| n != "0") {
+        if disk.is_empty() || disk.strip_prefix("hd").is_some_and(|n| n != "0") {
             return None;
         }
         let number = part.parse().ok()?;

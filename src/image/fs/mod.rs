@@ -11,6 +11,7 @@ mod superblock;
 mod xfs;
 
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use superblock::Identity;
 pub(super) use superblock::identify;
@@ -132,14 +133,23 @@ pub(super) fn open(window: &Window, identity: &Identity) -> Result<Tree, FsError
         return Err(FsError::Unsupported(why.clone()));
     }
     window.grant(METADATA_BUDGET);
-    let fs: Box<dyn FileSystem> = match identity.kind.as_str() {
-        "ext2" | "ext3" | "ext4" => Box::new(ext::Ext::open(window.clone())?),
-        "xfs" => Box::new(xfs::Xfs::open(window.clone())?),
-        "btrfs" => Box::new(btrfs::Btrfs::open(window)?),
-        "vfat" => Box::new(fat::Fat::open(window.clone())?),
-        other => return Err(FsError::Unsupported(format!("{other} cannot be read"))),
-    };
+    let fs = guarded(|| -> Result<Box<dyn FileSystem>, FsError> {
+        Ok(match identity.kind.as_str() {
+            "ext2" | "ext3" | "ext4" => Box::new(ext::Ext::open(window.clone())?),
+            "xfs" => Box::new(xfs::Xfs::open(window.clone())?),
+            "btrfs" => Box::new(btrfs::Btrfs::open(window)?),
+            "vfat" => Box::new(fat::Fat::open(window.clone())?),
+            other => return Err(FsError::Unsupported(format!("{other} cannot be read"))),
+        })
+    })?;
     Ok(Tree { fs, window: window.clone() })
+}
+
+/// Runs a file-system reader. The crates below check what they read, but their arithmetic is not all checked: where one
+/// panics over a damaged file system, that is an error like any other.
+fn guarded<T>(operation: impl FnOnce() -> Result<T, FsError>) -> Result<T, FsError> {
+    catch_unwind(AssertUnwindSafe(operation))
+        .unwrap_or_else(|_| Err(FsError::Damaged("its reader stumbled over contradictory metadata".to_owned())))
 }
 
 impl Tree {
@@ -163,13 +173,13 @@ impl Tree {
                 return Err(FsError::Loop(path.chars().take(200).collect()));
             }
             self.window.grant(METADATA_BUDGET);
-            stat = self.fs.stat(&next)?;
+            stat = guarded(|| self.fs.stat(&next))?;
             if stat.kind != Kind::Link {
                 done = next;
                 continue;
             }
             links += 1;
-            let target = self.fs.read_link(&next)?;
+            let target = guarded(|| self.fs.read_link(&next))?;
             if links > MAX_LINKS || target.len() > MAX_PATH {
                 return Err(FsError::Loop(path.to_owned()));
             }
@@ -213,7 +223,7 @@ impl Tree {
             Err(e) => return Err(e),
         };
         self.window.grant(METADATA_BUDGET);
-        let mut names = self.fs.list(&path, MAX_ENTRIES)?;
+        let mut names = guarded(|| self.fs.list(&path, MAX_ENTRIES))?;
         names.retain(|n| n != "." && n != ".." && !n.is_empty() && !n.contains('/'));
         names.sort_unstable();
         Ok(names)
@@ -256,10 +266,11 @@ impl Tree {
     fn pump(&mut self, real: &str, size: u64, path: &str, out: &mut dyn Write) -> Result<(), FsError> {
         self.window.grant(size.saturating_mul(2).saturating_add(METADATA_BUDGET));
         let mut written = 0_u64;
-        self.fs.read(real, size, &mut |piece| {
+        let mut sink = |piece: &[u8]| {
             written = written.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
             out.write_all(piece).map_err(|source| FsError::Output { path: path.to_owned(), source })
-        })?;
+        };
+        guarded(|| self.fs.read(real, size, &mut sink))?;
         if written == size {
             return Ok(());
         }

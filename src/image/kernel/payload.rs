@@ -82,8 +82,10 @@ pub(super) fn unpack(payload: &[u8]) -> Result<Vec<u8>, KernelError> {
         let start: Vec<String> = payload.iter().take(4).map(|b| format!("{b:02x}")).collect();
         return Err(KernelError::UnsupportedCompression(format!("(payload begins {})", start.join(" "))));
     };
-    if compression == Compression::None {
-        return Ok(payload.to_vec());
+    match compression {
+        Compression::None => return Ok(payload.to_vec()),
+        Compression::Lzo => return Err(unsupported_lzo()),
+        _ => {}
     }
     let damaged = |why: String| KernelError::BadPayload { compression, why };
     let Some((packed, size)) = payload.split_last_chunk::<4>() else {
@@ -122,7 +124,11 @@ fn decoder<'a>(compression: Compression, stream: &'a [u8]) -> Result<Box<dyn Rea
             lzma_rust2::LzmaReader::new_mem_limit(stream, DICTIONARY_KIB, None).map_err(|e| damaged(e.to_string()))?,
         ),
         Compression::Bzip2 => Box::new(bzip2::read::BzDecoder::new(stream)),
-        Compression::Lzo => return Err(KernelError::UnsupportedCompression("LZO".to_owned())),
+        Compression::Lzo => return Err(unsupported_lzo()),
         Compression::None => Box::new(stream),
     })
+}
+
+fn unsupported_lzo() -> KernelError {
+    KernelError::UnsupportedCompression("LZO".to_owned())
 }

@@ -1,5 +1,7 @@
 //! Kernels for tests: small, but with every field that the parsers look at.
 
+#![allow(clippy::cast_possible_truncation, reason = "test data of known size")]
+
 use std::io::Write;
 
 /// An ELF file with two loadable segments of recognisable bytes and, if wanted, the PVH note.

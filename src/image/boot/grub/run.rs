@@ -425,22 +425,31 @@ impl<'a> Machine<'a> {
     /// Fedora's `blscfg`: the entries of the Boot Loader Specification become menu lines.
     fn blscfg(&mut self) {
         self.burn(FILE_COST);
-        let root = self.variable("root").to_owned();
-        let Some(partition) = self.files.device(&root) else { return };
+        // Fedora sets `boot` to the device of /boot; `root` is the same in older configurations.
+        for device in [self.variable("boot").to_owned(), self.variable("root").to_owned()] {
+            if let Some(partition) = self.files.device(&device)
+                && self.bls_directory(partition)
+            {
+                return;
+            }
+        }
+    }
+
+    fn bls_directory(&mut self, partition: u32) -> bool {
         let given = self.variable("blsdir").to_owned();
         let directories = [given.as_str(), "/loader/entries", "/boot/loader/entries"];
         for directory in directories.into_iter().filter(|d| !d.is_empty()) {
             let entries = bls::entries(self.files, partition, directory, &self.variables);
-            if entries.is_empty() {
-                continue;
-            }
             for draft in entries.into_iter().take(MAX_ITEMS) {
                 let (title, id) = (draft.title.clone(), draft.id.clone());
                 self.items.push(Item { title, id, draft: Some(self.drafts.len()), children: Vec::new() });
                 self.drafts.push(draft);
             }
-            return;
+            if !self.items.is_empty() {
+                return true;
+            }
         }
+        false
     }
 }
 
