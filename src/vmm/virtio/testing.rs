@@ -11,7 +11,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::mmio::MmioTransport;
-use super::{Log, VirtioDevice};
+use super::{Interrupt, Log, VirtioDevice};
 use crate::disk::Disk;
 use crate::vmm::bus::BusDevice;
 use crate::vmm::memory::GuestMemory;
@@ -52,6 +52,20 @@ pub fn memory() -> GuestMemory {
 
 pub fn no_log() -> Log {
     Arc::new(|_| {})
+}
+
+/// Counts how often the driver is called.
+#[derive(Default)]
+pub struct CountInterrupts {
+    pub queue: AtomicU64,
+}
+
+impl Interrupt for CountInterrupts {
+    fn queue(&self, _index: u16) {
+        self.queue.fetch_add(1, Ordering::SeqCst);
+    }
+    fn config(&self) {}
+    fn needs_reset(&self, _reason: &str) {}
 }
 
 /// One buffer of a chain: address, length, whether the device writes it.
@@ -160,6 +174,26 @@ impl Driver {
 
     pub fn kick(&self) {
         self.set(0x50, 0);
+    }
+
+    /// Kicks only if the device asked for it since the available index was `old` (section 2.7.10); gives whether it did.
+    pub fn kick_if_wanted(&self, old: u16) -> bool {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let load = |at| u16::from_le(self.memory.load(GuestAddress(at), Ordering::SeqCst).unwrap());
+        let wanted = if self.event_idx {
+            let avail_event = load(USED + 4 + 8 * u64::from(self.size));
+            self.avail_idx.wrapping_sub(avail_event).wrapping_sub(1) < self.avail_idx.wrapping_sub(old)
+        } else {
+            load(USED) & 1 == 0
+        };
+        if wanted {
+            self.kick();
+        }
+        wanted
+    }
+
+    pub fn avail_idx(&self) -> u16 {
+        self.avail_idx
     }
 
     pub fn device_used_idx(&self) -> u16 {

@@ -2,16 +2,19 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::thread::{self, JoinHandle};
 
-use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
+use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC, VRING_AVAIL_F_NO_INTERRUPT};
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{ActiveQueue, Interrupt};
 use crate::vmm::memory::GuestMemory;
+
+/// The ring features that every queue served by a worker can do.
+pub const RING_FEATURES: u64 = 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
 /// Serves the requests of one queue.
 pub trait QueueHandler: Send + 'static {
@@ -132,7 +135,7 @@ impl<H: QueueHandler> Ring<H> {
     fn driver_wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
         // With event indices the flag must be ignored, without them it should be heeded (section 2.7.7.2).
         if !self.queue.event_idx_enabled() {
-            std::sync::atomic::fence(Ordering::SeqCst);
+            fence(Ordering::SeqCst);
             let flags: u16 = self
                 .memory
                 .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
@@ -143,6 +146,113 @@ impl<H: QueueHandler> Ring<H> {
     }
 }
 
-/// The ring features that every queue served by a worker can do.
-pub const RING_FEATURES: u64 =
-    1 << VIRTIO_RING_F_EVENT_IDX | 1 << virtio_bindings::virtio_ring::VIRTIO_RING_F_INDIRECT_DESC;
+/// Serves what a queue holds, as a worker does after a kick, but in the caller's thread.
+#[cfg(test)]
+pub fn drain_here(
+    queue: Queue,
+    memory: &GuestMemory,
+    interrupt: Arc<dyn Interrupt>,
+    handler: impl QueueHandler,
+) -> Result<Queue, virtio_queue::Error> {
+    let memory = memory.clone();
+    let mut ring = Ring { index: 0, queue, memory, interrupt, handler, stop: Arc::default() };
+    ring.drain().map(|()| ring.queue)
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::Address;
+
+    use super::super::testing::*;
+    use super::*;
+
+    /// Uses every chain without looking into it.
+    struct Echo;
+
+    impl QueueHandler for Echo {
+        fn serve(&mut self, _: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
+            u32::from(chain.head_index()) + 100
+        }
+    }
+
+    const SIZE: u16 = 8;
+
+    fn queue(event_idx: bool) -> (Queue, GuestMemory) {
+        let mut queue = Queue::new(SIZE).unwrap();
+        queue.try_set_desc_table_address(GuestAddress(DESC)).unwrap();
+        queue.try_set_avail_ring_address(GuestAddress(AVAIL)).unwrap();
+        queue.try_set_used_ring_address(GuestAddress(USED)).unwrap();
+        queue.set_event_idx(event_idx);
+        queue.set_ready(true);
+        (queue, memory())
+    }
+
+    fn put(memory: &GuestMemory, at: u64, value: u16) {
+        memory.write_obj(value.to_le(), GuestAddress(at)).unwrap();
+    }
+
+    fn get(memory: &GuestMemory, at: u64) -> u16 {
+        memory.read_obj::<u16>(GuestAddress(at)).map(u16::from_le).unwrap()
+    }
+
+    #[test]
+    fn a_batch_is_used_in_order_with_one_interrupt() {
+        let (queue, memory) = queue(false);
+        for (slot, head) in [3, 1, 7, 3].into_iter().enumerate() {
+            put(&memory, AVAIL + 4 + 2 * slot as u64, head);
+        }
+        put(&memory, AVAIL + 2, 4);
+        let interrupt = Arc::new(CountInterrupts::default());
+        let queue = drain_here(queue, &memory, interrupt.clone(), Echo).unwrap();
+        assert_eq!((queue.next_avail(), queue.next_used(), get(&memory, USED + 2)), (4, 4, 4));
+        assert_eq!(interrupt.queue.load(Ordering::SeqCst), 1);
+        for (slot, head) in [3_u32, 1, 7, 3].into_iter().enumerate() {
+            let at = GuestAddress(USED).unchecked_add(4 + 8 * slot as u64);
+            assert_eq!(memory.read_obj::<[u32; 2]>(at).unwrap(), [head, head + 100]);
+        }
+        // Nothing new: nobody is called, and the driver is asked to kick.
+        let queue = drain_here(queue, &memory, interrupt.clone(), Echo).unwrap();
+        assert_eq!((queue.next_used(), interrupt.queue.load(Ordering::SeqCst), get(&memory, USED)), (4, 1, 0));
+    }
+
+    #[test]
+    fn a_driver_that_wants_no_interrupt_gets_none() {
+        let (queue, memory) = queue(false);
+        put(&memory, AVAIL, 1);
+        put(&memory, AVAIL + 2, 2);
+        let interrupt = Arc::new(CountInterrupts::default());
+        drain_here(queue, &memory, interrupt.clone(), Echo).unwrap();
+        assert_eq!(interrupt.queue.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn with_event_indices_the_driver_is_called_when_it_said() {
+        for (used_event, calls) in [(0, 1), (1, 1), (2, 0), (u16::MAX, 0)] {
+            let (queue, memory) = queue(true);
+            // The flag must be ignored.
+            put(&memory, AVAIL, 1);
+            put(&memory, AVAIL + 2, 2);
+            put(&memory, AVAIL + 4 + 2 * u64::from(SIZE), used_event);
+            let interrupt = Arc::new(CountInterrupts::default());
+            drain_here(queue, &memory, interrupt.clone(), Echo).unwrap();
+            assert_eq!(interrupt.queue.load(Ordering::SeqCst), calls, "{used_event}");
+            // And the device wants a kick for the next buffer.
+            assert_eq!(get(&memory, USED + 4 + 8 * u64::from(SIZE)), 2);
+        }
+    }
+
+    #[test]
+    fn a_ring_that_holds_more_than_it_can_is_broken() {
+        for (avail_idx, broken) in [(SIZE, false), (SIZE + 1, true), (u16::MAX, true)] {
+            let (queue, memory) = queue(false);
+            put(&memory, AVAIL + 2, avail_idx);
+            let result = drain_here(queue, &memory, Arc::new(CountInterrupts::default()), Echo);
+            assert_eq!(result.is_err(), broken, "{avail_idx}");
+        }
+        let (queue, memory) = queue(false);
+        put(&memory, AVAIL + 4, SIZE);
+        put(&memory, AVAIL + 2, 1);
+        assert!(drain_here(queue, &memory, Arc::new(CountInterrupts::default()), Echo).is_err());
+        assert_eq!(get(&memory, USED + 2), 0);
+    }
+}

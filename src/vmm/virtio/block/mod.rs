@@ -1,6 +1,10 @@
 //! The block device (virtio 1.2, section 5.2).
 
 mod handler;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod model_tests;
 pub mod request;
 #[cfg(test)]
 mod tests;

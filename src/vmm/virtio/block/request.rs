@@ -210,7 +210,3 @@ fn le32(raw: &[u8; 16], at: usize) -> u32 {
 fn le64(raw: &[u8; 16], at: usize) -> u64 {
     raw.get(at..).and_then(<[u8]>::first_chunk).copied().map_or(0, u64::from_le_bytes)
 }
-
-#[cfg(test)]
-#[path = "request_tests.rs"]
-mod tests;
