@@ -12,7 +12,7 @@ use crate::disk::Format;
 use crate::disk::size::parse_size;
 use crate::host::kvm;
 use crate::launch::bdm::RootVolume;
-use crate::launch::plan::{BootOverrides, Planner};
+use crate::launch::plan::{BootOverrides, Planner, Protocol};
 use crate::launch::report::BootReport;
 use crate::launch::session::{self, Ended, Limits, Outcome};
 use crate::launch::volumes;
@@ -31,6 +31,30 @@ enum Mode {
     Pv,
     /// Firmware and the disk's own boot loader
     Hvm,
+}
+
+/// How the kernel is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProtocolChoice {
+    /// PVH where the kernel has it, else the Linux boot protocol
+    Auto,
+    /// PVH
+    Pvh,
+    /// The unpacked kernel, by the Linux boot protocol
+    Linux,
+    /// The bzImage as it is: it unpacks itself
+    Bzimage,
+}
+
+impl From<ProtocolChoice> for Protocol {
+    fn from(choice: ProtocolChoice) -> Self {
+        match choice {
+            ProtocolChoice::Auto => Self::Auto,
+            ProtocolChoice::Pvh => Self::Pvh,
+            ProtocolChoice::Linux => Self::Linux,
+            ProtocolChoice::Bzimage => Self::BzImage,
+        }
+    }
 }
 
 /// Boots a disk image in the foreground, its console on this terminal
@@ -78,6 +102,10 @@ pub struct RunArgs {
     /// Boot the entry with this number (from 0), id or title, instead of the image's default
     #[arg(long, value_name = "ENTRY")]
     entry: Option<String>,
+
+    /// How the kernel is entered
+    #[arg(long, value_enum, default_value = "auto")]
+    protocol: ProtocolChoice,
 
     /// Format of the disk file; looked for in the file where not given
     #[arg(long, value_name = "FORMAT", value_parser = format)]
@@ -149,6 +177,7 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         cmdline: args.cmdline.clone(),
         append: args.append.clone(),
         entry: args.entry.clone(),
+        protocol: args.protocol.into(),
     };
     let say = Box::new(output::note);
     let mut planner = Planner::new(volumes.root(), overrides, timeline.clone(), say)?;

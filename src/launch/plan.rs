@@ -12,9 +12,24 @@ use crate::disk::Disk;
 use crate::image::cache::{self, BlobId, Cache, FileIdentity};
 use crate::image::{self, BootEntry, Image};
 use crate::vmm::boot::{BootSource, KernelImage};
+use crate::vmm::memory::release_unused_heap;
 use crate::vmm::timeline::{Mark, Timeline};
 
 mod artifacts;
+
+/// How the kernel is entered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The quickest that the kernel has.
+    #[default]
+    Auto,
+    /// PVH, which the kernel must have.
+    Pvh,
+    /// The unpacked kernel by the Linux boot protocol.
+    Linux,
+    /// A bzImage as it is: it unpacks itself, and may place itself at random.
+    BzImage,
+}
 
 /// Parts of the boot that the person gives instead of the image's.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +44,8 @@ pub struct BootOverrides {
     pub append: Vec<String>,
     /// The entry's number, id or title.
     pub entry: Option<String>,
+    /// How the kernel is entered.
+    pub protocol: Protocol,
 }
 
 /// Why there is nothing to boot.
@@ -92,6 +109,16 @@ pub enum PlanError {
         what: String,
         /// Why.
         source: image::kernel::KernelError,
+    },
+    /// A kernel that cannot be entered in the way that was asked for.
+    #[error("{what}: --protocol {wanted}: this kernel {why}; --protocol auto takes what it has")]
+    Protocol {
+        /// Which kernel.
+        what: String,
+        /// What was asked for.
+        wanted: &'static str,
+        /// What it lacks.
+        why: &'static str,
     },
     /// The cache.
     #[error("the kernel cache: {0}; AMIBOOT_CACHE names another directory")]
@@ -184,6 +211,7 @@ impl Planner {
             return Ok(source);
         }
         let (plan, source) = self.look(&cache)?;
+        release_unused_heap();
         if let Some((identity, selection)) = key {
             // Without it the next run looks again.
             let _ = cache.store_plan(&identity, &selection, &plan);
@@ -200,7 +228,8 @@ impl Planner {
         let initrd = self.overrides.initrd.as_ref().map(|p| identity(p).ok_or(())).transpose().ok()?;
         let o = &self.overrides;
         let program = env!("CARGO_PKG_VERSION");
-        Some(format!("{program} {kernel:?} {initrd:?} {:?} {:?} {:?} {:?}", o.kernel, o.cmdline, o.append, o.entry))
+        let texts = (&o.kernel, &o.cmdline, &o.append, &o.entry, o.protocol);
+        Some(format!("{program} {kernel:?} {initrd:?} {texts:?}"))
     }
 
     fn took(&mut self, plan: &Plan) {
@@ -227,8 +256,8 @@ impl Planner {
         let from_image = image.as_ref().zip(entry.as_ref());
 
         let kernel = match (&self.overrides.kernel, from_image) {
-            (Some(path), _) => artifacts::kernel_of_host(cache, path)?,
-            (None, Some((image, entry))) => artifacts::kernel_of_image(cache, image, entry, &self.root.path)?,
+            (Some(path), _) => artifacts::kernel_of_host(cache, path, self.overrides.protocol)?,
+            (None, Some((image, entry))) => artifacts::kernel_of_image(cache, image, entry, &self.root.path, self.overrides.protocol)?,
             (None, None) => return Err(self.nothing_to_boot("the disk has no boot entry".into())),
         };
         let initrd = match (&self.overrides.initrd, from_image) {

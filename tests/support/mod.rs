@@ -1,6 +1,9 @@
 //! What the tests with guests share.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[cfg(feature = "whole-guest")]
+pub mod testbed;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

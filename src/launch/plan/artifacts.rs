@@ -7,7 +7,7 @@ use std::path::Path;
 
 use memchr::memmem;
 
-use super::PlanError;
+use super::{PlanError, Protocol};
 use crate::image::cache::{self, Blob, BlobKind, Cache};
 use crate::image::kernel::{self, Architecture, ElfInfo, KernelError, KernelInfo};
 use crate::image::{BootEntry, Image, MAX_INITRD};
@@ -29,11 +29,11 @@ pub(super) struct Kernel {
     pub(super) takes_mmio_devices: bool,
 }
 
-pub(super) fn kernel_of_host(cache: &Cache, path: &Path) -> Result<Kernel, PlanError> {
+pub(super) fn kernel_of_host(cache: &Cache, path: &Path, protocol: Protocol) -> Result<Kernel, PlanError> {
     let bytes = read_host_file("--kernel", path, kernel::MAX_KERNEL_FILE)?;
     let what = format!("--kernel {}", path.display());
     let info = kernel::parse(&bytes).map_err(|source| PlanError::Kernel { what: what.clone(), source })?;
-    unpack(cache, &bytes, info, path.display().to_string()).map_err(|e| e.into_plan_error(what))
+    take(cache, &bytes, info, path.display().to_string(), protocol).map_err(|e| e.into_plan_error(what))
 }
 
 pub(super) fn kernel_of_image(
@@ -41,15 +41,17 @@ pub(super) fn kernel_of_image(
     image: &Image,
     entry: &BootEntry,
     disk: &Path,
+    protocol: Protocol,
 ) -> Result<Kernel, PlanError> {
     let (bytes, info) =
         image.read_kernel(&entry.kernel).map_err(|source| PlanError::Image { path: disk.into(), source })?;
     let what = format!("{}: {}", disk.display(), entry.kernel);
-    unpack(cache, &bytes, info, entry.kernel.to_string()).map_err(|e| e.into_plan_error(what))
+    take(cache, &bytes, info, entry.kernel.to_string(), protocol).map_err(|e| e.into_plan_error(what))
 }
 
 enum UnpackError {
     Kernel(KernelError),
+    Protocol(&'static str, &'static str),
     Cache(cache::Error),
 }
 
@@ -63,15 +65,23 @@ impl UnpackError {
     fn into_plan_error(self, what: String) -> PlanError {
         match self {
             Self::Kernel(source) => PlanError::Kernel { what, source },
+            Self::Protocol(wanted, why) => PlanError::Protocol { what, wanted, why },
             Self::Cache(e) => PlanError::Cache(e),
         }
     }
 }
 
-/// The ELF out of a kernel file, or the file itself where it has to unpack itself.
-fn unpack(cache: &Cache, bytes: &[u8], info: KernelInfo, name: String) -> Result<Kernel, UnpackError> {
+/// Brings a kernel file into the cache in the form in which it is to be entered.
+fn take(
+    cache: &Cache,
+    bytes: &[u8],
+    info: KernelInfo,
+    name: String,
+    protocol: Protocol,
+) -> Result<Kernel, UnpackError> {
     let is_64_bit = info.arch == Architecture::X86_64;
     let cmdline_limit = info.cmdline_limit.unwrap_or(CMDLINE_LIMIT);
+    let is_bzimage = info.format == kernel::Format::BzImage;
     let done = |blob, image, takes_mmio_devices| Kernel {
         blob,
         image,
@@ -80,29 +90,41 @@ fn unpack(cache: &Cache, bytes: &[u8], info: KernelInfo, name: String) -> Result
         cmdline_limit,
         takes_mmio_devices,
     };
-    let source = cache::sha256(bytes);
+    let as_it_is = |cache: &Cache| cache.insert_content(|out| write(out, bytes));
+    if protocol == Protocol::BzImage {
+        if !is_bzimage {
+            return Err(UnpackError::Protocol("bzimage", "is no bzImage"));
+        }
+        return Ok(done(as_it_is(cache)?, KernelImage::BzImage { is_64_bit }, false));
+    }
+    match unpack(cache, bytes) {
+        Ok((blob, elf)) => {
+            let info = kernel::elf_info(&elf).map_err(UnpackError::Kernel)?;
+            let takes_mmio_devices = memmem::find(&elf, MMIO_PARAMETER).is_some();
+            Ok(done(blob, elf_image(&info, protocol)?, takes_mmio_devices))
+        }
+        // Packed in a way that is not known here: it unpacks itself.
+        Err(UnpackError::Kernel(KernelError::UnsupportedCompression(_))) if protocol == Protocol::Auto => {
+            Ok(done(as_it_is(cache)?, KernelImage::BzImage { is_64_bit }, false))
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The ELF out of a kernel file, and its place in the cache.
+fn unpack<'b>(cache: &Cache, bytes: &'b [u8]) -> Result<(Blob, Cow<'b, [u8]>), UnpackError> {
     let mut unpacked = None;
-    let blob = cache.get_or_insert(BlobKind::Elf, &source, |out| {
+    let blob = cache.get_or_insert(BlobKind::Elf, &cache::sha256(bytes), |out| {
         let elf = kernel::extract_elf(bytes).map_err(UnpackError::Kernel)?;
         write(out, &elf)?;
         unpacked = Some(elf);
-        Ok(())
-    });
-    let blob = match blob {
-        Ok(blob) => blob,
-        Err(UnpackError::Kernel(KernelError::UnsupportedCompression(_))) => {
-            let blob = cache.insert_content(|out| write(out, bytes))?;
-            return Ok(done(blob, KernelImage::BzImage { is_64_bit }, false));
-        }
-        Err(e) => return Err(e),
-    };
+        Ok::<_, UnpackError>(())
+    })?;
     let elf = match unpacked {
         Some(elf) => elf,
         None => Cow::Owned(read_blob(&blob)?),
     };
-    let elf_info = kernel::elf_info(&elf).map_err(UnpackError::Kernel)?;
-    let takes_mmio_devices = memmem::find(&elf, MMIO_PARAMETER).is_some();
-    Ok(done(blob, elf_image(&elf_info), takes_mmio_devices))
+    Ok((blob, elf))
 }
 
 fn write(out: &mut dyn Write, bytes: &[u8]) -> Result<(), UnpackError> {
@@ -120,19 +142,23 @@ fn cache_error(operation: &'static str, source: io::Error) -> cache::Error {
     cache::Error { operation, path: super::cache_dir(), source }
 }
 
-fn elf_image(info: &ElfInfo) -> KernelImage {
+fn elf_image(info: &ElfInfo, protocol: Protocol) -> Result<KernelImage, UnpackError> {
     let segments = info.segments.iter().map(|s| Segment {
         file_offset: s.file_offset,
         file_size: s.file_size,
         addr: s.address,
         memory_size: s.memory_size,
     });
-    KernelImage::Elf {
+    let pvh_entry = info.pvh_entry.and_then(|entry| u32::try_from(entry).ok());
+    if protocol == Protocol::Pvh && pvh_entry.is_none() {
+        return Err(UnpackError::Protocol("pvh", "has no PVH entry"));
+    }
+    Ok(KernelImage::Elf {
         is_64_bit: info.arch == Architecture::X86_64,
         segments: segments.collect(),
         entry: info.entry,
-        pvh_entry: info.pvh_entry.and_then(|entry| u32::try_from(entry).ok()),
-    }
+        pvh_entry: pvh_entry.filter(|_| protocol != Protocol::Linux),
+    })
 }
 
 /// In a few words, for reports.
