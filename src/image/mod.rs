@@ -56,7 +56,7 @@ pub enum Error {
         partition: u32,
     },
     /// A partition cannot be read at all.
-    #[error("partition {partition}: {source}")]
+    #[error("{}: {source}", volume_name(*partition))]
     FileSystem {
         /// Its number; 0 for the whole disk.
         partition: u32,
@@ -79,6 +79,11 @@ pub enum Error {
         /// The reason.
         source: KernelError,
     },
+}
+
+/// What a volume is called in messages.
+fn volume_name(partition: u32) -> String {
+    if partition == 0 { "the disk's file system".to_owned() } else { format!("partition {partition}") }
 }
 
 /// A disk that has been inspected.
@@ -150,11 +155,18 @@ impl Image {
     }
 
     /// The entry to boot when nobody chooses: the default one or, where that has a problem, the first without.
+    ///
+    /// Of an entry that the image would start first without and then with an initrd ([`BootEntry::retry_entry`]) it is
+    /// the second: started directly, a guest has no boot loader to try again with.
     #[must_use]
     pub fn boot_entry(&self) -> Option<&BootEntry> {
         let entries = &self.inspection.entries;
+        let sound = |e: &&BootEntry| e.problem.is_none();
         let default = self.inspection.default_entry.and_then(|i| entries.get(i));
-        default.filter(|e| e.problem.is_none()).or_else(|| entries.iter().find(|e| e.problem.is_none())).or(default)
+        let chosen = default.filter(sound).or_else(|| entries.iter().find(sound)).or(default)?;
+        let retry = chosen.retry_entry.and_then(|i| entries.get(i)).filter(sound);
+        let same_with_initrd = |e: &&BootEntry| e.kernel == chosen.kernel && !e.initrds.is_empty();
+        Some(retry.filter(same_with_initrd).filter(|_| chosen.initrds.is_empty()).unwrap_or(chosen))
     }
 
     /// The whole file, if it is no larger than `limit` bytes.

@@ -77,6 +77,20 @@ fn ext() {
 }
 
 #[test]
+fn a_large_hole_in_a_block_map_is_refused() {
+    let f = Fixture::new();
+    let mut file = vec![0; 1_300_000];
+    file[1_299_999] = 1;
+    f.add("root/hole", &file);
+    let (_, mut tree) = tree(&f.ext4("root", "img", ROOT_UUID, &["-t", "ext2"]));
+    let error = tree.read("/hole", 2 << 20).unwrap_err().to_string();
+    assert_eq!(error, "unsupported: /hole has a hole that covers a whole indirect block (ext2, ext3)");
+    // Extents have no such limit.
+    let (_, mut tree) = super::tests::tree(&f.ext4("root", "img4", ROOT_UUID, &[]));
+    assert!(tree.read("/hole", 2 << 20).unwrap() == file);
+}
+
+#[test]
 fn xfs() {
     let f = Fixture::new();
     fill(&f);

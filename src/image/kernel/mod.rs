@@ -68,8 +68,8 @@ pub struct KernelInfo {
     pub version: Option<String>,
     /// How the payload of a bzImage is packed.
     pub compression: Option<Compression>,
-    /// Boot protocol version of a bzImage, major in the high byte (2.15 is 0x020f).
-    pub protocol: Option<u16>,
+    /// Boot protocol version of a bzImage, for example `2.15`.
+    pub protocol: Option<String>,
     /// Longest command line in bytes without the terminating NUL; a bzImage of protocol 2.06 or later.
     pub cmdline_limit: Option<u32>,
     /// Memory in bytes that the kernel needs from its load address on before it reads its memory map; 2.10 or later.
@@ -177,7 +177,7 @@ pub fn probe(head: &[u8], file_size: u64) -> Result<KernelInfo, KernelError> {
         arch,
         version: header.version,
         compression,
-        protocol: Some(header.protocol),
+        protocol: Some(format!("{}.{}", header.protocol >> 8, header.protocol & 0xff)),
         cmdline_limit: header.cmdline_size,
         init_size: header.init_size,
         pvh_entry: None,
