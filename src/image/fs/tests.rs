@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::image::testing::{Fixture, ROOT_UUID, Random, TestDisk};
+use crate::image::testing::{Fixture, ROOT_UUID, Random, TestDisk, run};
 
 fn window(path: &Path) -> Window {
     let disk = TestDisk::file(path);
@@ -170,6 +170,31 @@ fn what_cannot_be_read_says_why() {
         error.contains("truncated: the file system has 8388608 bytes, the volume it is on only 4194304"),
         "{error}"
     );
+}
+
+#[test]
+fn lies_about_sizes_end_soon() {
+    let f = Fixture::new();
+    f.add("root/boot/x", "y").add("root/file", "z");
+    for kind in ["ext4", "ext2"] {
+        let image = f.ext4("root", kind, ROOT_UUID, &["-t", kind, "-O", "^metadata_csum,^dir_index"]);
+        for command in ["sif /boot size 0x3fffffffc00", "sif /file size 0x3fffffffc00", "ssv free_blocks_count 7"] {
+            run("e2fsprogs", "debugfs", &["-w", "-R", command, image.to_str().unwrap()]);
+        }
+        let (_, mut tree) = tree(&image);
+        assert!(matches!(tree.read("/file", 1 << 20), Err(FsError::TooLarge { .. })));
+        // Found in the first block, or not found at all in any of billions.
+        assert_eq!(tree.read("/boot/x", 10).unwrap(), b"y");
+        let began = std::time::Instant::now();
+        assert!(tree.read("/boot/nowhere", 10).is_err());
+        assert!(tree.list("/boot").is_err());
+        assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    }
+    let image = f.ext4("root", "groups", ROOT_UUID, &["-O", "^metadata_csum"]);
+    run("e2fsprogs", "debugfs", &["-w", "-R", "ssv blocks_per_group 0", image.to_str().unwrap()]);
+    let window = window(&image);
+    let identity = identify(&window).unwrap().unwrap();
+    assert!(open(&window, &identity).is_err());
 }
 
 #[test]
