@@ -21,6 +21,7 @@ pub mod kernel;
 mod layout;
 mod modes;
 pub mod partition;
+mod prepare;
 #[cfg(test)]
 pub(crate) mod testing;
 mod volumes;
@@ -31,6 +32,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 pub use inspection::*;
+pub use prepare::{CachedKernel, KernelCacheError, cached_kernel};
 
 use self::fs::{FsError, Kind};
 use self::kernel::KernelError;
@@ -71,6 +73,17 @@ pub enum Error {
         /// The reason.
         source: FsError,
     },
+    /// The copy of a file cannot be written.
+    #[error("cannot copy {file}: {source}")]
+    Output {
+        /// The file.
+        file: FileRef,
+        /// What the output said.
+        source: io::Error,
+    },
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
     /// A file is no kernel that could be started.
     #[error("cannot use {file}: {source}")]
     Kernel {
@@ -182,7 +195,7 @@ impl Image {
     /// Writes the file to `out`, if it is no larger than `limit` bytes, and returns its size in bytes.
     ///
     /// # Errors
-    /// As [`Image::read_file`]; `File` with `Output` where `out` fails.
+    /// As [`Image::read_file`]; `Output` where `out` fails.
     pub fn copy_file(&self, file: &FileRef, limit: u64, out: &mut dyn Write) -> Result<u64, Error> {
         Volumes::new(&self.disk, &self.table)?.copy(file, limit, out)
     }
@@ -200,11 +213,7 @@ impl Image {
             let padding = size.next_multiple_of(4) - size;
             let zeros = [0; 4];
             let zeros = zeros.get(..usize::try_from(padding).unwrap_or(0)).unwrap_or_default();
-            let wrap = |source| Error::File {
-                file: file.clone(),
-                source: FsError::Output { path: file.path.clone(), source },
-            };
-            out.write_all(zeros).map_err(wrap)?;
+            out.write_all(zeros).map_err(|source| Error::Output { file: file.clone(), source })?;
             total = (total + size + padding).min(MAX_INITRD);
         }
         Ok(total)

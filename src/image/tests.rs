@@ -207,6 +207,35 @@ fn a_direct_boot_takes_the_initrd_of_the_second_try() {
 }
 
 #[test]
+fn kernels_and_initrds_go_through_the_cache() {
+    let f = Fixture::new();
+    f.debian().kernel("root/boot", "3.2").add("root/boot/grub/menu.lst", MENU_LST);
+    f.add("root/boot/lzo", kernel::testing::bzimage(b"\x89LZO and so on", "1"));
+    let image = inspection(&f.ext4("root", "disk", ROOT_UUID, &[]));
+    let cache = cache::Cache::open(&f.path("cache")).unwrap();
+    let entry = image.boot_entry().unwrap();
+    let read = |mut blob: cache::Blob| {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut blob.file, &mut bytes).unwrap();
+        bytes
+    };
+    let first = image.cached_kernel(&entry.kernel, &cache).unwrap();
+    let again = image.cached_kernel(&entry.kernel, &cache).unwrap();
+    assert_eq!((first.format, &first.blob.id), (kernel::Format::Elf, &again.blob.id));
+    assert_eq!(again.info.version.as_deref(), Some("3.2"));
+    assert_eq!(read(first.blob), kernel::testing::elf(true, true));
+    let initrds = image.cached_initrds(&entry.initrds, &cache).unwrap().unwrap();
+    assert_eq!(read(initrds), b"initrd of 3.2\0\0\0");
+    assert!(image.cached_initrds(&[], &cache).unwrap().is_none());
+    // What cannot be unpacked is kept as it is.
+    let lzo = image.cached_kernel(&FileRef { partition: 0, path: "/boot/lzo".into() }, &cache).unwrap();
+    assert_eq!(lzo.format, kernel::Format::BzImage);
+    assert_eq!(read(lzo.blob), std::fs::read(f.path("root/boot/lzo")).unwrap());
+    let error = image.cached_kernel(&entry.initrds[0], &cache).unwrap_err().to_string();
+    assert!(error.starts_with("cannot use /boot/initrd.img-3.2: not a Linux kernel for x86"), "{error}");
+}
+
+#[test]
 fn nothing_to_boot() {
     assert!(matches!(inspect(TestDisk::memory(Vec::new()).shared()), Err(Error::Empty)));
     for bytes in [b"#!/bin/sh\necho this is text\n".to_vec(), vec![0; 1 << 20], vec![0xff; 1 << 20]] {

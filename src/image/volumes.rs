@@ -64,7 +64,10 @@ impl Volumes {
 
     /// Copies a file, if it is no larger than `limit` bytes, and returns its size.
     pub fn copy(&mut self, file: &FileRef, limit: u64, out: &mut dyn Write) -> Result<u64, Error> {
-        let wrap = |source| Error::File { file: file.clone(), source };
+        let wrap = |source| match source {
+            FsError::Output { source, .. } => Error::Output { file: file.clone(), source },
+            source => Error::File { file: file.clone(), source },
+        };
         self.tree(file.partition)?.copy(&file.path, limit, out).map_err(wrap)
     }
 

@@ -110,6 +110,27 @@ fn btrfs() {
     check(&mut tree);
 }
 
+/// Subvolumes can only be made in a mounted file system, so this one came ready: 112 MiB, `mkfs.btrfs -m single -d
+/// single`, `btrfs subvolume create` for root and home, and in root etc/os-release, etc/link -> os-release and
+/// boot/vmlinuz-1; at the top level the file only-top. Packed with `zstd --ultra -22`.
+const SUBVOLUMES: &[u8] = include_bytes!("subvolumes.btrfs.zst");
+
+#[test]
+fn btrfs_with_the_system_in_a_subvolume() {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut ruzstd::decoding::StreamingDecoder::new(SUBVOLUMES).unwrap(), &mut bytes).unwrap();
+    let disk = TestDisk::memory(bytes);
+    let len = crate::disk::Disk::size(&disk);
+    let window = Window::new(disk.shared(), 0, len);
+    let mut tree = open(&window, &identify(&window).unwrap().unwrap()).unwrap();
+    assert_eq!(tree.read("/etc/link", 100).unwrap(), b"ID=fedora\n");
+    assert_eq!(tree.list("/").unwrap(), ["boot", "etc", "sbin"]);
+    // As GRUB writes its paths: from the top level.
+    assert_eq!(tree.read("/root/boot/vmlinuz-1", 100).unwrap(), b"kernel\n");
+    assert_eq!(tree.read("/only-top", 100).unwrap(), b"top\n");
+    assert!(!tree.exists("/root/only-top") && tree.is_dir("/home"));
+}
+
 #[test]
 fn fat() {
     let f = Fixture::new();
