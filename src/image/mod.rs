@@ -133,6 +133,9 @@ pub fn inspect(disk: Arc<dyn Disk>) -> Result<Image, Error> {
     let of_kernel = default_entry.and_then(|i| entries.get(i)).or(entries.first());
     let of_kernel = of_kernel.and_then(|e| e.kernel_info.as_ref()).map(|k| k.arch);
     let mut notes = table.notes.clone();
+    if entries.is_empty() {
+        notes.extend(unread_loader(&mut volumes));
+    }
     notes.append(&mut volumes.notes);
     if volumes.all.iter().all(|v| v.identity.is_none()) {
         notes.push("neither a partition with a known file system nor a bare file system was found".to_owned());
@@ -228,6 +231,23 @@ impl Image {
         let info = kernel::parse(&bytes).map_err(|source| Error::Kernel { file: file.clone(), source })?;
         Ok((bytes, info))
     }
+}
+
+/// Says, where no boot entry was found, which loader's configuration is there but cannot be read.
+fn unread_loader(volumes: &mut Volumes) -> Option<String> {
+    const UNREAD: [(&str, &str); 6] = [
+        ("/EFI/Linux", "unified kernel images"),
+        ("/boot/extlinux.conf", "an extlinux configuration"),
+        ("/extlinux.conf", "an extlinux configuration"),
+        ("/boot/extlinux/extlinux.conf", "an extlinux configuration"),
+        ("/boot/syslinux/syslinux.cfg", "a syslinux configuration"),
+        ("/EFI/refind/refind.conf", "a rEFInd configuration"),
+    ];
+    UNREAD.iter().find_map(|(path, what)| {
+        let partition = boot::Files::by_file(volumes, path)?;
+        let file = FileRef { partition, path: (*path).to_owned() };
+        Some(format!("{file}: {what} cannot be read; name the kernel and initrd yourself, or boot with firmware"))
+    })
 }
 
 /// Looks at the kernel and the initrds of each entry, each file once.

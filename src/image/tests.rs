@@ -207,6 +207,16 @@ fn a_direct_boot_takes_the_initrd_of_the_second_try() {
 }
 
 #[test]
+fn a_loader_that_is_not_read_is_named() {
+    let f = Fixture::new();
+    f.debian().add("root/boot/extlinux.conf", "DEFAULT virt\n");
+    let image = inspection(&f.ext4("root", "disk", ROOT_UUID, &[]));
+    let expected = "/boot/extlinux.conf: an extlinux configuration cannot be read; \
+                    name the kernel and initrd yourself, or boot with firmware";
+    assert_eq!(image.inspection().notes, [expected]);
+}
+
+#[test]
 fn kernels_and_initrds_go_through_the_cache() {
     let f = Fixture::new();
     f.debian().kernel("root/boot", "3.2").add("root/boot/grub/menu.lst", MENU_LST);

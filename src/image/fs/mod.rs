@@ -1,7 +1,7 @@
 //! File systems, read only and without mounting: ext2/3/4, XFS, btrfs and FAT behind one small interface.
 //!
-//! [`identify`] names what a volume holds, label and UUID included, also where it cannot be read (LUKS, LVM, swap, ...).
-//! [`open`] gives a [`FileSystem`]; [`Tree`] adds what all of them need alike: symbolic links that stay inside the
+//! `identify` names what a volume holds, label and UUID included, also where it cannot be read (LUKS, LVM, swap, ...).
+//! `open` gives a `FileSystem`; `Tree` adds what all of them need alike: symbolic links that stay inside the
 //! file system and end, and limits on everything that is read.
 
 mod btrfs;

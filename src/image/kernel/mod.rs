@@ -1,8 +1,8 @@
 //! Linux kernels for x86 as files: what they are, whether they are whole, and the ELF inside them.
 //!
-//! A distribution ships its kernel as a *bzImage*: real-mode set-up code with a header ([`bzimage`]), then a small
-//! protected-mode decompressor that carries the real kernel, an ELF file, as its compressed *payload* ([`payload`]).
-//! Unpacking that ELF ([`elf`]) beforehand spares the guest the decompression, and shows whether it has a PVH entry.
+//! A distribution ships its kernel as a *bzImage*: real-mode set-up code with a header (`bzimage`), then a small
+//! protected-mode decompressor that carries the real kernel, an ELF file, as its compressed *payload* (`payload`).
+//! Unpacking that ELF (`elf`) beforehand spares the guest the decompression, and shows whether it has a PVH entry.
 //!
 //! Everything here works on bytes that a disk image brought along: lengths are checked before use and output is bounded.
 
@@ -23,7 +23,7 @@ pub use payload::{Compression, MAX_UNPACKED};
 /// The largest kernel file that is read, in bytes.
 pub const MAX_KERNEL_FILE: u64 = 256 << 20;
 
-/// How much of the start of a kernel file [`probe`] wants to see, in bytes.
+/// How much of the start of a kernel file `probe` wants to see, in bytes.
 pub const PROBE_LEN: usize = 64 << 10;
 
 /// The instruction set that a kernel or a program was built for.
