@@ -21,6 +21,7 @@ pub mod kernel;
 mod layout;
 mod modes;
 pub mod partition;
+mod prepare;
 #[cfg(test)]
 pub(crate) mod testing;
 mod volumes;
@@ -31,6 +32,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 pub use inspection::*;
+pub use prepare::{CachedKernel, KernelCacheError, cached_kernel};
 
 use self::fs::{FsError, Kind};
 use self::kernel::KernelError;
@@ -56,7 +58,7 @@ pub enum Error {
         partition: u32,
     },
     /// A partition cannot be read at all.
-    #[error("partition {partition}: {source}")]
+    #[error("{}: {source}", volume_name(*partition))]
     FileSystem {
         /// Its number; 0 for the whole disk.
         partition: u32,
@@ -71,6 +73,17 @@ pub enum Error {
         /// The reason.
         source: FsError,
     },
+    /// The copy of a file cannot be written.
+    #[error("cannot copy {file}: {source}")]
+    Output {
+        /// The file.
+        file: FileRef,
+        /// What the output said.
+        source: io::Error,
+    },
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
     /// A file is no kernel that could be started.
     #[error("cannot use {file}: {source}")]
     Kernel {
@@ -79,6 +92,11 @@ pub enum Error {
         /// The reason.
         source: KernelError,
     },
+}
+
+/// What a volume is called in messages.
+fn volume_name(partition: u32) -> String {
+    if partition == 0 { "the disk's file system".to_owned() } else { format!("partition {partition}") }
 }
 
 /// A disk that has been inspected.
@@ -115,6 +133,9 @@ pub fn inspect(disk: Arc<dyn Disk>) -> Result<Image, Error> {
     let of_kernel = default_entry.and_then(|i| entries.get(i)).or(entries.first());
     let of_kernel = of_kernel.and_then(|e| e.kernel_info.as_ref()).map(|k| k.arch);
     let mut notes = table.notes.clone();
+    if entries.is_empty() {
+        notes.extend(unread_loader(&mut volumes));
+    }
     notes.append(&mut volumes.notes);
     if volumes.all.iter().all(|v| v.identity.is_none()) {
         notes.push("neither a partition with a known file system nor a bare file system was found".to_owned());
@@ -150,11 +171,18 @@ impl Image {
     }
 
     /// The entry to boot when nobody chooses: the default one or, where that has a problem, the first without.
+    ///
+    /// Of an entry that the image would start first without and then with an initrd ([`BootEntry::retry_entry`]) it is
+    /// the second: started directly, a guest has no boot loader to try again with.
     #[must_use]
     pub fn boot_entry(&self) -> Option<&BootEntry> {
         let entries = &self.inspection.entries;
+        let sound = |e: &&BootEntry| e.problem.is_none();
         let default = self.inspection.default_entry.and_then(|i| entries.get(i));
-        default.filter(|e| e.problem.is_none()).or_else(|| entries.iter().find(|e| e.problem.is_none())).or(default)
+        let chosen = default.filter(sound).or_else(|| entries.iter().find(sound)).or(default)?;
+        let retry = chosen.retry_entry.and_then(|i| entries.get(i)).filter(sound);
+        let same_with_initrd = |e: &&BootEntry| e.kernel == chosen.kernel && !e.initrds.is_empty();
+        Some(retry.filter(same_with_initrd).filter(|_| chosen.initrds.is_empty()).unwrap_or(chosen))
     }
 
     /// The whole file, if it is no larger than `limit` bytes.
@@ -170,7 +198,7 @@ impl Image {
     /// Writes the file to `out`, if it is no larger than `limit` bytes, and returns its size in bytes.
     ///
     /// # Errors
-    /// As [`Image::read_file`]; `File` with `Output` where `out` fails.
+    /// As [`Image::read_file`]; `Output` where `out` fails.
     pub fn copy_file(&self, file: &FileRef, limit: u64, out: &mut dyn Write) -> Result<u64, Error> {
         Volumes::new(&self.disk, &self.table)?.copy(file, limit, out)
     }
@@ -188,11 +216,7 @@ impl Image {
             let padding = size.next_multiple_of(4) - size;
             let zeros = [0; 4];
             let zeros = zeros.get(..usize::try_from(padding).unwrap_or(0)).unwrap_or_default();
-            let wrap = |source| Error::File {
-                file: file.clone(),
-                source: FsError::Output { path: file.path.clone(), source },
-            };
-            out.write_all(zeros).map_err(wrap)?;
+            out.write_all(zeros).map_err(|source| Error::Output { file: file.clone(), source })?;
             total = (total + size + padding).min(MAX_INITRD);
         }
         Ok(total)
@@ -207,6 +231,23 @@ impl Image {
         let info = kernel::parse(&bytes).map_err(|source| Error::Kernel { file: file.clone(), source })?;
         Ok((bytes, info))
     }
+}
+
+/// Says, where no boot entry was found, which loader's configuration is there but cannot be read.
+fn unread_loader(volumes: &mut Volumes) -> Option<String> {
+    const UNREAD: [(&str, &str); 6] = [
+        ("/EFI/Linux", "unified kernel images"),
+        ("/boot/extlinux.conf", "an extlinux configuration"),
+        ("/extlinux.conf", "an extlinux configuration"),
+        ("/boot/extlinux/extlinux.conf", "an extlinux configuration"),
+        ("/boot/syslinux/syslinux.cfg", "a syslinux configuration"),
+        ("/EFI/refind/refind.conf", "a rEFInd configuration"),
+    ];
+    UNREAD.iter().find_map(|(path, what)| {
+        let partition = boot::Files::by_file(volumes, path)?;
+        let file = FileRef { partition, path: (*path).to_owned() };
+        Some(format!("{file}: {what} cannot be read; name the kernel and initrd yourself, or boot with firmware"))
+    })
 }
 
 /// Looks at the kernel and the initrds of each entry, each file once.

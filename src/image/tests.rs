@@ -194,6 +194,58 @@ fn entries_with_problems() {
 }
 
 #[test]
+fn a_direct_boot_takes_the_initrd_of_the_second_try() {
+    let f = Fixture::new();
+    f.debian().kernel("root/boot", "1").kernel("root/boot", "2");
+    let cfg = "menuentry U {\n if [ \"${initrdfail}\" = 1 ]; then\n linux /boot/vmlinuz-1 a\n initrd /boot/initrd.img-1\n\
+               else\n linux /boot/vmlinuz-1 b\n fi\n initrdfail\n}\n";
+    f.add("root/boot/grub/grub.cfg", cfg);
+    let image = inspection(&f.ext4("root", "disk", ROOT_UUID, &[]));
+    let i = image.inspection();
+    assert_eq!((i.default_entry, i.entries[0].retry_entry, i.entries[0].cmdline.as_str()), (Some(0), Some(1), "b"));
+    assert_eq!(image.boot_entry().unwrap().cmdline, "a");
+}
+
+#[test]
+fn a_loader_that_is_not_read_is_named() {
+    let f = Fixture::new();
+    f.debian().add("root/boot/extlinux.conf", "DEFAULT virt\n");
+    let image = inspection(&f.ext4("root", "disk", ROOT_UUID, &[]));
+    let expected = "/boot/extlinux.conf: an extlinux configuration cannot be read; \
+                    name the kernel and initrd yourself, or boot with firmware";
+    assert_eq!(image.inspection().notes, [expected]);
+}
+
+#[test]
+fn kernels_and_initrds_go_through_the_cache() {
+    let f = Fixture::new();
+    f.debian().kernel("root/boot", "3.2").add("root/boot/grub/menu.lst", MENU_LST);
+    f.add("root/boot/lzo", kernel::testing::bzimage(b"\x89LZO and so on", "1"));
+    let image = inspection(&f.ext4("root", "disk", ROOT_UUID, &[]));
+    let cache = cache::Cache::open(&f.path("cache")).unwrap();
+    let entry = image.boot_entry().unwrap();
+    let read = |mut blob: cache::Blob| {
+        let mut bytes = Vec::new();
+        io::Read::read_to_end(&mut blob.file, &mut bytes).unwrap();
+        bytes
+    };
+    let first = image.cached_kernel(&entry.kernel, &cache).unwrap();
+    let again = image.cached_kernel(&entry.kernel, &cache).unwrap();
+    assert_eq!((first.format, &first.blob.id), (kernel::Format::Elf, &again.blob.id));
+    assert_eq!(again.info.version.as_deref(), Some("3.2"));
+    assert_eq!(read(first.blob), kernel::testing::elf(true, true));
+    let initrds = image.cached_initrds(&entry.initrds, &cache).unwrap().unwrap();
+    assert_eq!(read(initrds), b"initrd of 3.2\0\0\0");
+    assert!(image.cached_initrds(&[], &cache).unwrap().is_none());
+    // What cannot be unpacked is kept as it is.
+    let lzo = image.cached_kernel(&FileRef { partition: 0, path: "/boot/lzo".into() }, &cache).unwrap();
+    assert_eq!(lzo.format, kernel::Format::BzImage);
+    assert_eq!(read(lzo.blob), std::fs::read(f.path("root/boot/lzo")).unwrap());
+    let error = image.cached_kernel(&entry.initrds[0], &cache).unwrap_err().to_string();
+    assert!(error.starts_with("cannot use /boot/initrd.img-3.2: not a Linux kernel for x86"), "{error}");
+}
+
+#[test]
 fn nothing_to_boot() {
     assert!(matches!(inspect(TestDisk::memory(Vec::new()).shared()), Err(Error::Empty)));
     for bytes in [b"#!/bin/sh\necho this is text\n".to_vec(), vec![0; 1 << 20], vec![0xff; 1 << 20]] {
@@ -235,7 +287,7 @@ fn damaged_disks_never_panic() {
                 sector.iter().any(|&b| b != 0)
             })
             .collect();
-        for _ in 0..60 {
+        for _ in 0..40 {
             let mut disk = TestDisk::file(path);
             for _ in 0..=random.below(8) {
                 let at = used[random.below(used.len())] * 512 + random.next() % 512;

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use super::Error;
 use super::boot::Files;
 use super::fs::{self, FsError, Identity, Kind, Stat, Tree};
 use super::inspection::FileRef;
 use super::partition::{Slot, Table};
 use super::window::Window;
+use super::{Error, volume_name};
 use crate::disk::Disk;
 
 pub(super) struct Volumes {
@@ -47,7 +47,7 @@ impl Volumes {
         let opened = volume.tree.get_or_insert_with(|| {
             let opened = fs::open(&volume.window, identity);
             if let (Err(e), None) = (&opened, &identity.unsupported) {
-                self.notes.push(format!("partition {partition} ({}): {e}", identity.kind));
+                self.notes.push(format!("{} ({}): {e}", volume_name(partition), identity.kind));
                 identity.unsupported = Some(e.to_string());
             }
             opened
@@ -64,7 +64,10 @@ impl Volumes {
 
     /// Copies a file, if it is no larger than `limit` bytes, and returns its size.
     pub fn copy(&mut self, file: &FileRef, limit: u64, out: &mut dyn Write) -> Result<u64, Error> {
-        let wrap = |source| Error::File { file: file.clone(), source };
+        let wrap = |source| match source {
+            FsError::Output { source, .. } => Error::Output { file: file.clone(), source },
+            source => Error::File { file: file.clone(), source },
+        };
         self.tree(file.partition)?.copy(&file.path, limit, out).map_err(wrap)
     }
 
@@ -91,7 +94,7 @@ impl Files for Volumes {
             Err(e) if e.is_absent() => None,
             Err(e) => {
                 if self.notes.len() < 100 {
-                    self.notes.push(format!("partition {partition}: cannot read {path}: {e}"));
+                    self.notes.push(format!("{}: cannot read {path}: {e}", volume_name(partition)));
                 }
                 None
             }

@@ -46,7 +46,8 @@ pub(super) trait Files {
             return None;
         }
         let number = part.parse().ok()?;
-        self.partition(number)
+        // Without a partition table there is only the one volume, whatever the configuration was written for.
+        self.partition(number).or_else(|| self.partition(0))
     }
 }
 

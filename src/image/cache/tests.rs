@@ -98,7 +98,7 @@ fn a_full_disk_is_a_clean_error() {
 #[test]
 #[ignore = "run by a_full_disk_is_a_clean_error with a limit on the size of files"]
 fn full_disk_child() {
-    let root = PathBuf::from(std::env::var_os("AMIBOOT_TEST_CACHE").unwrap());
+    let Some(root) = std::env::var_os("AMIBOOT_TEST_CACHE").map(PathBuf::from) else { return };
     let cache = Cache::open(&root).unwrap();
     let failed = cache.insert_content::<String>(|w| w.write_all(&vec![1; 8 << 20]).map_err(|e| e.to_string()));
     let error = failed.unwrap_err();
@@ -119,6 +119,45 @@ fn leftovers_of_the_dead_go_and_those_of_the_living_stay() {
     living.write_all(b" and half").unwrap();
     living.publish(&cache.path("blobs").join("x"), 0o444).unwrap();
     assert_eq!(std::fs::read(cache.path("blobs").join("x")).unwrap(), b"half and half");
+}
+
+#[test]
+fn a_writer_killed_in_the_middle_leaves_nothing() {
+    let (_dir, cache) = temp();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "image::cache::tests::killed_child", "--ignored", "--nocapture"])
+        .env("AMIBOOT_TEST_CACHE", cache.root.as_os_str())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = io::BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("half written") {
+        line.clear();
+        assert_ne!(io::BufRead::read_line(&mut said, &mut line).unwrap(), 0, "the child ended early");
+    }
+    Cache::open(&cache.root).unwrap();
+    assert_eq!(names(&cache, "tmp").len(), 1, "what a living process writes stays");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    Cache::open(&cache.root).unwrap();
+    assert_eq!((names(&cache, "blobs").len(), names(&cache, "tmp").len()), (0, 0));
+}
+
+#[test]
+#[ignore = "run and killed by a_writer_killed_in_the_middle_leaves_nothing"]
+fn killed_child() {
+    let Some(root) = std::env::var_os("AMIBOOT_TEST_CACHE").map(PathBuf::from) else { return };
+    let cache = Cache::open(&root).unwrap();
+    let _ = cache.insert_content::<String>(|w| {
+        w.write_all(&[1; 100_000]).unwrap();
+        println!("half written");
+        // Until it is killed, or its parent is gone.
+        while std::os::unix::process::parent_id() != 1 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err("orphaned".to_owned())
+    });
 }
 
 #[test]

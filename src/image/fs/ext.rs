@@ -1,7 +1,7 @@
 //! ext2, ext3 and ext4, through `ext4_view`, which replays the journal in memory.
 //!
 //! Of files in block maps (ext2, ext3) it reads holes, but not one that covers a whole indirect block (4 MiB in blocks
-//! of 4 KiB): that ends in an error, never in wrong bytes. Packed kernels and initrds have no such holes.
+//! of 4 KiB): that is refused, never read wrongly. Packed kernels and initrds have no such holes.
 
 use ext4_view::{Ext4, Ext4Error};
 
@@ -68,6 +68,10 @@ fn cause(error: Ext4Error, path: &str) -> FsError {
         Ext4Error::NotFound | Ext4Error::NotADirectory => FsError::NotFound(path.to_owned()),
         Ext4Error::Incompatible(what) => FsError::Unsupported(format!("ext4: {what}")),
         Ext4Error::Encrypted => FsError::Unsupported(format!("{path} is encrypted (ext4 fscrypt)")),
+        // Block 0, the superblock's, is never a file's: it stands for an indirect block that is not there.
+        Ext4Error::Corrupt(what) if what.to_string().contains("from block 0 (originally 0)") => {
+            FsError::Unsupported(format!("{path} has a hole that covers a whole indirect block (ext2, ext3)"))
+        }
         Ext4Error::Io(source) => FsError::Io(std::io::Error::other(source)),
         other => FsError::Damaged(format!("{path}: {other}")),
     }

@@ -1,7 +1,7 @@
 //! File systems, read only and without mounting: ext2/3/4, XFS, btrfs and FAT behind one small interface.
 //!
-//! [`identify`] names what a volume holds, label and UUID included, also where it cannot be read (LUKS, LVM, swap, ...).
-//! [`open`] gives a [`FileSystem`]; [`Tree`] adds what all of them need alike: symbolic links that stay inside the
+//! `identify` names what a volume holds, label and UUID included, also where it cannot be read (LUKS, LVM, swap, ...).
+//! `open` gives a `FileSystem`; `Tree` adds what all of them need alike: symbolic links that stay inside the
 //! file system and end, and limits on everything that is read.
 
 mod btrfs;
@@ -24,8 +24,10 @@ const MAX_LINKS: usize = 40;
 const MAX_PATH: usize = 4096;
 /// Directory entries that are listed at most.
 const MAX_ENTRIES: usize = 65_536;
-/// Bytes of metadata that one operation may read.
-const METADATA_BUDGET: u64 = 256 << 20;
+/// Bytes that opening may read: the journal's changes and, for XFS, what it takes to find their ends in its log.
+const OPEN_BUDGET: u64 = 512 << 20;
+/// Bytes of metadata that one operation may read: a directory of [`MAX_ENTRIES`] names has a tenth of it.
+const METADATA_BUDGET: u64 = 32 << 20;
 /// Size of the pieces in which files are copied.
 const PIECE: usize = 1 << 20;
 
@@ -132,7 +134,7 @@ pub(super) fn open(window: &Window, identity: &Identity) -> Result<Tree, FsError
     if let Some(why) = &identity.unsupported {
         return Err(FsError::Unsupported(why.clone()));
     }
-    window.grant(METADATA_BUDGET);
+    window.grant(OPEN_BUDGET);
     let fs = guarded(|| -> Result<Box<dyn FileSystem>, FsError> {
         Ok(match identity.kind.as_str() {
             "ext2" | "ext3" | "ext4" => Box::new(ext::Ext::open(window.clone())?),
@@ -264,7 +266,8 @@ impl Tree {
     }
 
     fn pump(&mut self, real: &str, size: u64, path: &str, out: &mut dyn Write) -> Result<(), FsError> {
-        self.window.grant(size.saturating_mul(2).saturating_add(METADATA_BUDGET));
+        // Some readers look the metadata up again for every piece, or read whole compressed extents for part of one.
+        self.window.grant(size.saturating_mul(8).saturating_add(METADATA_BUDGET));
         let mut written = 0_u64;
         let mut sink = |piece: &[u8]| {
             written = written.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));

@@ -34,6 +34,9 @@ impl Identity {
 /// The beginning of a volume, with reads beyond its end giving zeros.
 struct Head(Vec<u8>);
 
+/// Block groups of an ext2/3/4 file system that are accepted.
+const MAX_GROUPS: u64 = 1 << 20;
+
 /// How much of a volume is looked at: the furthest superblock (btrfs) ends at 68 KiB.
 const HEAD_LEN: u64 = 68 << 10;
 
@@ -85,6 +88,10 @@ fn ext(head: &Head, volume: u64) -> Option<Identity> {
     }
     let blocks = u64::from(head.le32(SB + 4)) | if incompat & 0x80 != 0 { head.le32_high(SB + 0x150) } else { 0 };
     let block_size = 1024_u64.checked_shl(head.le32(SB + 0x18)).unwrap_or(0);
+    // Their descriptors are all read: with groups of the usual size this is enough for 128 TiB.
+    if blocks / u64::from(head.le32(SB + 0x20)).max(1) > MAX_GROUPS {
+        return Some(identity.unsupported(format!("{kind} with more than {MAX_GROUPS} block groups")));
+    }
     Some(identity.fits(u128::from(blocks) * u128::from(block_size), volume))
 }
 

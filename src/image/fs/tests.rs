@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
-use crate::image::testing::{Fixture, ROOT_UUID, Random, TestDisk};
+use crate::image::testing::{Fixture, ROOT_UUID, Random, TestDisk, run};
 
 fn window(path: &Path) -> Window {
     let disk = TestDisk::file(path);
@@ -77,6 +77,20 @@ fn ext() {
 }
 
 #[test]
+fn a_large_hole_in_a_block_map_is_refused() {
+    let f = Fixture::new();
+    let mut file = vec![0; 1_300_000];
+    file[1_299_999] = 1;
+    f.add("root/hole", &file);
+    let (_, mut tree) = tree(&f.ext4("root", "img", ROOT_UUID, &["-t", "ext2"]));
+    let error = tree.read("/hole", 2 << 20).unwrap_err().to_string();
+    assert_eq!(error, "unsupported: /hole has a hole that covers a whole indirect block (ext2, ext3)");
+    // Extents have no such limit.
+    let (_, mut tree) = super::tests::tree(&f.ext4("root", "img4", ROOT_UUID, &[]));
+    assert!(tree.read("/hole", 2 << 20).unwrap() == file);
+}
+
+#[test]
 fn xfs() {
     let f = Fixture::new();
     fill(&f);
@@ -94,6 +108,27 @@ fn btrfs() {
     assert_eq!((identity.kind.as_str(), identity.label.as_deref()), ("btrfs", Some("broot")));
     assert_eq!(identity.uuid.as_deref(), Some(ROOT_UUID));
     check(&mut tree);
+}
+
+/// Subvolumes can only be made in a mounted file system, so this one came ready: 112 MiB, `mkfs.btrfs -m single -d
+/// single`, `btrfs subvolume create` for root and home, and in root etc/os-release, etc/link -> os-release and
+/// boot/vmlinuz-1; at the top level the file only-top. Packed with `zstd --ultra -22`.
+const SUBVOLUMES: &[u8] = include_bytes!("subvolumes.btrfs.zst");
+
+#[test]
+fn btrfs_with_the_system_in_a_subvolume() {
+    let mut bytes = Vec::new();
+    io::Read::read_to_end(&mut ruzstd::decoding::StreamingDecoder::new(SUBVOLUMES).unwrap(), &mut bytes).unwrap();
+    let disk = TestDisk::memory(bytes);
+    let len = crate::disk::Disk::size(&disk);
+    let window = Window::new(disk.shared(), 0, len);
+    let mut tree = open(&window, &identify(&window).unwrap().unwrap()).unwrap();
+    assert_eq!(tree.read("/etc/link", 100).unwrap(), b"ID=fedora\n");
+    assert_eq!(tree.list("/").unwrap(), ["boot", "etc", "sbin"]);
+    // As GRUB writes its paths: from the top level.
+    assert_eq!(tree.read("/root/boot/vmlinuz-1", 100).unwrap(), b"kernel\n");
+    assert_eq!(tree.read("/only-top", 100).unwrap(), b"top\n");
+    assert!(!tree.exists("/root/only-top") && tree.is_dir("/home"));
 }
 
 #[test]
@@ -156,6 +191,31 @@ fn what_cannot_be_read_says_why() {
         error.contains("truncated: the file system has 8388608 bytes, the volume it is on only 4194304"),
         "{error}"
     );
+}
+
+#[test]
+fn lies_about_sizes_end_soon() {
+    let f = Fixture::new();
+    f.add("root/boot/x", "y").add("root/file", "z");
+    for kind in ["ext4", "ext2"] {
+        let image = f.ext4("root", kind, ROOT_UUID, &["-t", kind, "-O", "^metadata_csum,^dir_index"]);
+        for command in ["sif /boot size 0x3fffffffc00", "sif /file size 0x3fffffffc00", "ssv free_blocks_count 7"] {
+            run("e2fsprogs", "debugfs", &["-w", "-R", command, image.to_str().unwrap()]);
+        }
+        let (_, mut tree) = tree(&image);
+        assert!(matches!(tree.read("/file", 1 << 20), Err(FsError::TooLarge { .. })));
+        // Found in the first block, or not found at all in any of billions.
+        assert_eq!(tree.read("/boot/x", 10).unwrap(), b"y");
+        let began = std::time::Instant::now();
+        assert!(tree.read("/boot/nowhere", 10).is_err());
+        assert!(tree.list("/boot").is_err());
+        assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    }
+    let image = f.ext4("root", "groups", ROOT_UUID, &["-O", "^metadata_csum"]);
+    run("e2fsprogs", "debugfs", &["-w", "-R", "ssv blocks_per_group 0", image.to_str().unwrap()]);
+    let window = window(&image);
+    let identity = identify(&window).unwrap().unwrap();
+    assert!(open(&window, &identity).is_err());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Linux kernels for x86 as files: what they are, whether they are whole, and the ELF inside them.
 //!
-//! A distribution ships its kernel as a *bzImage*: real-mode set-up code with a header ([`bzimage`]), then a small
-//! protected-mode decompressor that carries the real kernel, an ELF file, as its compressed *payload* ([`payload`]).
-//! Unpacking that ELF ([`elf`]) beforehand spares the guest the decompression, and shows whether it has a PVH entry.
+//! A distribution ships its kernel as a *bzImage*: real-mode set-up code with a header (`bzimage`), then a small
+//! protected-mode decompressor that carries the real kernel, an ELF file, as its compressed *payload* (`payload`).
+//! Unpacking that ELF (`elf`) beforehand spares the guest the decompression, and shows whether it has a PVH entry.
 //!
 //! Everything here works on bytes that a disk image brought along: lengths are checked before use and output is bounded.
 
@@ -23,7 +23,7 @@ pub use payload::{Compression, MAX_UNPACKED};
 /// The largest kernel file that is read, in bytes.
 pub const MAX_KERNEL_FILE: u64 = 256 << 20;
 
-/// How much of the start of a kernel file [`probe`] wants to see, in bytes.
+/// How much of the start of a kernel file `probe` wants to see, in bytes.
 pub const PROBE_LEN: usize = 64 << 10;
 
 /// The instruction set that a kernel or a program was built for.
@@ -68,8 +68,8 @@ pub struct KernelInfo {
     pub version: Option<String>,
     /// How the payload of a bzImage is packed.
     pub compression: Option<Compression>,
-    /// Boot protocol version of a bzImage, major in the high byte (2.15 is 0x020f).
-    pub protocol: Option<u16>,
+    /// Boot protocol version of a bzImage, for example `2.15`.
+    pub protocol: Option<String>,
     /// Longest command line in bytes without the terminating NUL; a bzImage of protocol 2.06 or later.
     pub cmdline_limit: Option<u32>,
     /// Memory in bytes that the kernel needs from its load address on before it reads its memory map; 2.10 or later.
@@ -177,7 +177,7 @@ pub fn probe(head: &[u8], file_size: u64) -> Result<KernelInfo, KernelError> {
         arch,
         version: header.version,
         compression,
-        protocol: Some(header.protocol),
+        protocol: Some(format!("{}.{}", header.protocol >> 8, header.protocol & 0xff)),
         cmdline_limit: header.cmdline_size,
         init_size: header.init_size,
         pvh_entry: None,

@@ -21,7 +21,7 @@ fn every_compression_gives_the_same_elf() {
     let payloads = [
         (Compression::Gzip, gzip(&vmlinux)),
         (Compression::Lz4, packed("lz4", "lz4", &["-l", "-9", "-c", "-"], &vmlinux)),
-        (Compression::Zstd, packed("zstd", "zstd", &["-q", "-22", "--ultra", "-c", "-"], &vmlinux)),
+        (Compression::Zstd, packed("zstd", "sh", &["-c", "cat | zstd -q -22 --ultra -c"], &vmlinux)),
         (Compression::Xz, packed("xz-utils", "xz", &["--check=crc32", "--x86", "--lzma2=dict=32MiB", "-c"], &vmlinux)),
         (Compression::Lzma, packed("xz-utils", "lzma", &["-9", "-c"], &vmlinux)),
         (Compression::Bzip2, packed("bzip2", "bzip2", &["-9", "-c"], &vmlinux)),
@@ -33,7 +33,8 @@ fn every_compression_gives_the_same_elf() {
         assert_eq!((info.format, info.arch), (Format::BzImage, Architecture::X86_64));
         assert_eq!(info.compression, Some(compression));
         assert_eq!(info.version.as_deref(), Some("6.1.0-test (me@here) #1 SMP"));
-        assert_eq!((info.protocol, info.cmdline_limit, info.init_size), (Some(0x20f), Some(2047), Some(0x200_0000)));
+        assert_eq!((info.cmdline_limit, info.init_size), (Some(2047), Some(0x200_0000)));
+        assert_eq!(info.protocol.as_deref(), Some("2.15"));
         assert!(extract_elf(&kernel).unwrap() == vmlinux, "{compression}");
         assert_eq!(probe(&kernel[..PROBE_LEN.min(kernel.len())], kernel.len() as u64).unwrap(), info);
         // The whole bytes are there, but the size at the end is off by one: a stream that does not fit is refused.
