@@ -12,9 +12,8 @@ use support::testbed::{Done, ami, run};
 
 /// Boots the demonstration disk to its login prompt.
 fn reaches_login(disk: &Path, name: &str, options: &str) -> Done {
-    let script = format!(
-        "amiboot run $FILES/{name} {options} --until 'login:' --timeout 400s --boot-report $OUT/report.json"
-    );
+    let script =
+        format!("amiboot run $FILES/{name} {options} --until 'login:' --timeout 400s --boot-report $OUT/report.json");
     let done = run(&[(name, disk)], 500, &script);
     done.succeeded();
     done.shows("login:");
@@ -119,7 +118,8 @@ fn volumes_follow_the_mapping_and_what_is_flushed_is_kept() {
     assert!(digests.iter().all(|d| *d == digests[0]), "{digests:?}");
     let disk = |name: &str| {
         let start = format!("tiny: disk={name} ");
-        let line = done.text.lines().find(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("no {name}:\n{}", done.text));
+        let line =
+            done.text.lines().find(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("no {name}:\n{}", done.text));
         line.to_owned()
     };
     for (name, sectors, read_only) in [("vdb", 65536, 0), ("vdc", 16384, 1), ("vdd", 32768, 0), ("vde", 49152, 0)] {
@@ -141,7 +141,8 @@ fn what_a_guest_discards_is_free_again_in_the_file() {
          head -c 33554432 data.raw | tr -d '\\000' | wc -c | sed 's/^/left=/'",
     );
     let number = |name: &str| {
-        let line = done.text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_else(|| panic!("{name}:\n{}", done.text));
+        let line =
+            done.text.lines().find_map(|l| l.strip_prefix(name)).unwrap_or_else(|| panic!("{name}:\n{}", done.text));
         line.trim().parse::<u64>().unwrap()
     };
     assert!(number("blocks_before=") >= (16 << 20) / 512);
@@ -269,9 +270,7 @@ fn more_memory_than_fits_below_the_gap_is_all_there() {
 
 #[test]
 fn the_second_boot_takes_the_kernel_from_the_cache() {
-    let done = tiny(
-        "boot poweroff --boot-report $OUT/first.json; boot poweroff --boot-report $OUT/second.json",
-    );
+    let done = tiny("boot poweroff --boot-report $OUT/first.json; boot poweroff --boot-report $OUT/second.json");
     let ready = |name: &str| {
         let report = done.json(name);
         let event = report["events"].as_array().unwrap().iter().find(|e| e["name"] == "kernel_ready").unwrap().clone();

@@ -21,7 +21,6 @@ pub mod kernel;
 mod layout;
 mod modes;
 pub mod partition;
-mod prepare;
 #[cfg(test)]
 pub(crate) mod testing;
 mod volumes;
@@ -32,7 +31,6 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 pub use inspection::*;
-pub use prepare::{CachedKernel, KernelCacheError, cached_kernel};
 
 use self::fs::{FsError, Kind};
 use self::kernel::KernelError;
@@ -81,9 +79,6 @@ pub enum Error {
         /// What the output said.
         source: io::Error,
     },
-    /// The cache cannot be used.
-    #[error(transparent)]
-    Cache(#[from] cache::Error),
     /// A file is no kernel that could be started.
     #[error("cannot use {file}: {source}")]
     Kernel {

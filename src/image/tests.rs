@@ -217,31 +217,18 @@ fn a_loader_that_is_not_read_is_named() {
 }
 
 #[test]
-fn kernels_and_initrds_go_through_the_cache() {
+fn kernels_and_initrds_are_read_whole() {
     let f = Fixture::new();
     f.debian().kernel("root/boot", "3.2").add("root/boot/grub/menu.lst", MENU_LST);
-    f.add("root/boot/lzo", kernel::testing::bzimage(b"\x89LZO and so on", "1"));
     let image = inspection(&f.ext4("root", "disk", ROOT_UUID, &[]));
-    let cache = cache::Cache::open(&f.path("cache")).unwrap();
     let entry = image.boot_entry().unwrap();
-    let read = |mut blob: cache::Blob| {
-        let mut bytes = Vec::new();
-        io::Read::read_to_end(&mut blob.file, &mut bytes).unwrap();
-        bytes
-    };
-    let first = image.cached_kernel(&entry.kernel, &cache).unwrap();
-    let again = image.cached_kernel(&entry.kernel, &cache).unwrap();
-    assert_eq!((first.format, &first.blob.id), (kernel::Format::Elf, &again.blob.id));
-    assert_eq!(again.info.version.as_deref(), Some("3.2"));
-    assert_eq!(read(first.blob), kernel::testing::elf(true, true));
-    let initrds = image.cached_initrds(&entry.initrds, &cache).unwrap().unwrap();
-    assert_eq!(read(initrds), b"initrd of 3.2\0\0\0");
-    assert!(image.cached_initrds(&[], &cache).unwrap().is_none());
-    // What cannot be unpacked is kept as it is.
-    let lzo = image.cached_kernel(&FileRef { partition: 0, path: "/boot/lzo".into() }, &cache).unwrap();
-    assert_eq!(lzo.format, kernel::Format::BzImage);
-    assert_eq!(read(lzo.blob), std::fs::read(f.path("root/boot/lzo")).unwrap());
-    let error = image.cached_kernel(&entry.initrds[0], &cache).unwrap_err().to_string();
+    let (bytes, info) = image.read_kernel(&entry.kernel).unwrap();
+    assert_eq!(info.version.as_deref(), Some("3.2"));
+    assert_eq!(*kernel::extract_elf(&bytes).unwrap(), *kernel::testing::elf(true, true));
+    let mut initrds = Vec::new();
+    assert_eq!(image.copy_initrds(&entry.initrds, &mut initrds).unwrap(), 16);
+    assert_eq!(initrds, b"initrd of 3.2\0\0\0");
+    let error = image.read_kernel(&entry.initrds[0]).unwrap_err().to_string();
     assert!(error.starts_with("cannot use /boot/initrd.img-3.2: not a Linux kernel for x86"), "{error}");
 }
 

@@ -257,7 +257,9 @@ impl Planner {
 
         let kernel = match (&self.overrides.kernel, from_image) {
             (Some(path), _) => artifacts::kernel_of_host(cache, path, self.overrides.protocol)?,
-            (None, Some((image, entry))) => artifacts::kernel_of_image(cache, image, entry, &self.root.path, self.overrides.protocol)?,
+            (None, Some((image, entry))) => {
+                artifacts::kernel_of_image(cache, image, entry, &self.root.path, self.overrides.protocol)?
+            }
             (None, None) => return Err(self.nothing_to_boot("the disk has no boot entry".into())),
         };
         let initrd = match (&self.overrides.initrd, from_image) {
@@ -313,7 +315,7 @@ impl Planner {
         let entries = &image.inspection().entries;
         let chosen = match &self.overrides.entry {
             Some(wanted) => Some(find_entry(entries, wanted).ok_or_else(|| self.no_such_entry(entries, wanted))?),
-            None => default_entry(image),
+            None => image.boot_entry(),
         };
         match chosen {
             None if self.overrides.kernel.is_some() => Ok(None),
@@ -367,14 +369,6 @@ impl Planner {
 
 fn root_word(cmdline: &str) -> &str {
     cmdline.split(' ').find(|w| w.starts_with("root=")).unwrap_or_default()
-}
-
-/// The image's own choice. Where that has another entry to fall back to when it fails, the other one: it has an initrd,
-/// and so finds a disk whose driver the kernel has only as a module.
-fn default_entry(image: &Image) -> Option<&BootEntry> {
-    let entry = image.boot_entry()?;
-    let fallback = entry.retry_entry.and_then(|i| image.inspection().entries.get(i));
-    fallback.filter(|e| e.problem.is_none() && entry.initrds.is_empty()).or(Some(entry))
 }
 
 fn find_entry<'e>(entries: &'e [BootEntry], wanted: &str) -> Option<&'e BootEntry> {

@@ -11,7 +11,8 @@ fn tool(name: &str) -> PathBuf {
 
 /// The path of a demonstration AMI, built if it is not there yet.
 pub fn ami(name: &str) -> PathBuf {
-    let made = Command::new(tool("make-ami")).arg(name).stderr(Stdio::inherit()).output().expect("tools/make-ami starts");
+    let made =
+        Command::new(tool("make-ami")).arg(name).stderr(Stdio::inherit()).output().expect("tools/make-ami starts");
     assert!(made.status.success(), "tools/make-ami {name} failed; its words are above");
     PathBuf::from(String::from_utf8(made.stdout).expect("a path").trim())
 }
@@ -28,7 +29,8 @@ pub struct Done {
 impl Done {
     /// A file that the command left in `$OUT`.
     pub fn file(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.out.path().join(name)).unwrap_or_else(|e| panic!("$OUT/{name}: {e}; it printed:\n{}", self.text))
+        std::fs::read(self.out.path().join(name))
+            .unwrap_or_else(|e| panic!("$OUT/{name}: {e}; it printed:\n{}", self.text))
     }
 
     /// A JSON file that the command left in `$OUT`.
