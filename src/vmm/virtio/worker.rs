@@ -255,4 +255,36 @@ mod tests {
         assert!(drain_here(queue, &memory, Arc::new(CountInterrupts::default()), Echo).is_err());
         assert_eq!(get(&memory, USED + 2), 0);
     }
+
+    /// A driver that makes one more buffer available for each that is used, from another vCPU as it were.
+    struct Endless(Arc<AtomicBool>);
+
+    impl QueueHandler for Endless {
+        fn serve(&mut self, memory: &GuestMemory, _: DescriptorChain<&GuestMemory>) -> u32 {
+            // While the ring is being served, no kick is wanted.
+            assert_eq!(get(memory, USED), 1);
+            put(memory, AVAIL + 2, get(memory, AVAIL + 2).wrapping_add(1));
+            self.0.store(true, Ordering::SeqCst);
+            0
+        }
+    }
+
+    #[test]
+    fn a_worker_stops_though_the_ring_never_empties() {
+        let (queue, memory) = queue(false);
+        put(&memory, AVAIL + 2, 1);
+        let kick = Arc::new(EventFd::new(0).unwrap());
+        kick.write(1).unwrap();
+        let serving = Arc::new(AtomicBool::new(false));
+        let active = ActiveQueue { queue, kick };
+        let interrupt = Arc::new(CountInterrupts::default());
+        let handler = Endless(serving.clone());
+        let worker = QueueWorker::start("endless".into(), 0, active, memory.clone(), interrupt, handler).unwrap();
+        while !serving.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        drop(worker);
+        let used = get(&memory, USED + 2);
+        assert_eq!(get(&memory, AVAIL + 2), used.wrapping_add(1));
+    }
 }

@@ -15,8 +15,7 @@ use super::*;
 const SIZE: u16 = 16;
 const DISK_SECTORS: usize = 64;
 
-/// An address that is likely to be trouble. With no [`length`] does a buffer end in the island, which only [`entry`]
-/// names, as something to read.
+/// An address that is likely to be trouble. With no [`length`] does a buffer end in the island, which only [`canary`] names.
 fn address() -> impl Strategy<Value = u64> {
     let near = |at: u64| (0_u64..64).prop_map(move |by| at.wrapping_add(by).wrapping_sub(32));
     prop_oneof![
@@ -26,8 +25,8 @@ fn address() -> impl Strategy<Value = u64> {
         1 => (0_u64..64).prop_map(|by| ISLAND - 0x1_0000 - by),
         1 => Just(ISLAND + ISLAND_LEN as u64),
         1 => (0_u64..64).prop_map(|by| u64::MAX - by),
-        // The rings and the tables themselves.
-        2 => DESC..TABLE + 0x1000,
+        // The rings and the indirect table. Not the direct one: the device would rewrite what names the island.
+        2 => AVAIL..TABLE + 0x1000,
         1 => 1_u64 << 32..=u64::MAX,
     ]
 }
@@ -52,8 +51,12 @@ fn entry() -> impl Strategy<Value = Entry> {
     prop_oneof![
         8 => (address(), length(), flags, next),
         2 => (Just(TABLE), (0_u32..20).prop_map(|n| 16 * n), Just(INDIRECT), Just(0)),
-        1 => (Just(ISLAND), length(), Just(NEXT), 0_u16..SIZE),
     ]
+}
+
+/// The island, as something to read.
+fn canary() -> impl Strategy<Value = Entry> {
+    (Just(ISLAND), length(), Just(NEXT), 0_u16..SIZE)
 }
 
 /// A header with a type that exists, most of the time, and a sector that does.
@@ -85,7 +88,7 @@ fn rings() -> impl Strategy<Value = Rings> {
         1 => Just((SEAM - 0x80, SEAM - 10, HOLE - 4 * 34)),
     ];
     (
-        prop::collection::vec(entry(), size..=size),
+        prop::collection::vec(prop_oneof![10 => entry(), 1 => canary()], size..=size),
         prop::collection::vec(entry(), size..=size),
         prop::collection::vec(prop_oneof![9 => 0..SIZE, 1 => any::<u16>()], size..=size),
         avail_idx,
@@ -154,9 +157,12 @@ proptest! {
         if let Ok(queue) = result && apart {
             prop_assert!(queue.next_used() == queue.next_avail());
         }
-        let mut island = vec![0; ISLAND_LEN];
-        memory.read_slice(&mut island, GuestAddress(ISLAND)).unwrap();
-        prop_assert!(island.iter().all(|&byte| byte == 0x5a), "the island was written to");
+        // Rings that lie over each other may turn any entry into any other.
+        if apart {
+            let mut island = vec![0; ISLAND_LEN];
+            memory.read_slice(&mut island, GuestAddress(ISLAND)).unwrap();
+            prop_assert!(island.iter().all(|&byte| byte == 0x5a), "the island was written to");
+        }
         prop_assert_eq!(disk.data.lock().unwrap().len(), DISK_SECTORS * 512);
     }
 
