@@ -1,70 +1,86 @@
 //! The host's KVM: whether it is there, may be used, and of which kind it is.
 
+mod driver;
+mod permission;
+
 use std::ffi::CString;
-use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use kvm_ioctls::{Cap, Kvm};
-use serde::Serialize;
 
-/// How this host's KVM runs guests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KvmKind {
-    /// Intel's hardware virtualization.
-    VtX,
-    /// AMD's hardware virtualization.
-    Svm,
-    /// No hardware virtualization: guest kernel code is interpreted. Stock kernels do not run.
-    Interpreting,
+pub use driver::{Drivers, KvmKind, mend_hardware};
+
+use super::processor::Processor;
+use super::report::{Mend, shell_word};
+use super::root::Root;
+
+/// The device file.
+pub const DEVICE: &str = "/dev/kvm";
+
+/// The version has been this since Linux 2.6.22 and will stay (KVM API, section 4.1).
+const API_VERSION: i32 = 12;
+
+/// What the machine is built on.
+const NEEDED: [(Cap, &str); 5] = [
+    (Cap::Irqchip, "an in-kernel interrupt controller"),
+    (Cap::Irqfd, "irqfd"),
+    (Cap::Ioeventfd, "ioeventfd"),
+    (Cap::ImmediateExit, "immediate exit"),
+    (Cap::UserMemory, "user memory regions"),
+];
+
+/// Why this host's KVM cannot be used. The message names the mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {fault}. {mend}", device.display())]
+pub struct KvmProblem {
+    /// The device file.
+    pub device: PathBuf,
+    /// What is wrong.
+    pub fault: KvmFault,
+    /// What to do.
+    pub mend: Mend,
 }
 
-impl fmt::Display for KvmKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::VtX => "VT-x (Intel)",
-            Self::Svm => "SVM (AMD)",
-            Self::Interpreting => "interpreting (no hardware virtualization)",
-        })
+impl KvmProblem {
+    /// The message without the mend.
+    #[must_use]
+    pub fn seen(&self) -> String {
+        format!("{}: {}", self.device.display(), self.fault)
     }
 }
 
-/// What is wrong with this host's KVM. The message names the mend.
+/// What can be wrong with KVM.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KvmProblem {
+pub enum KvmFault {
     /// No device file.
-    #[error("{path}: there is no such device. {mend}", path = .0.path.display(), mend = .0.mend)]
-    Missing(Advice),
+    #[error("there is no such device")]
+    Missing,
     /// Not allowed.
-    #[error("{path}: this user may not open it. {mend}", path = .0.path.display(), mend = .0.mend)]
-    Denied(Advice),
-    /// Something else stands there, or the device does not answer.
-    #[error("{path}: it cannot be used: {cause}. {mend}", cause = .1, path = .0.path.display(), mend = .0.mend)]
-    Broken(Advice, String),
+    #[error("this user may not open it")]
+    Denied,
+    /// Nothing answers behind the device.
+    #[error("no KVM driver answers: {0}")]
+    NoDriver(String),
+    /// Something else stands there, or the device does not answer as it should.
+    #[error("it cannot be used: {0}")]
+    Broken(String),
     /// The kind that interprets kernels.
     #[error(
-        "{path}: this KVM has no hardware virtualization (VT-x or SVM) behind it: it interprets guest kernel code one \
-         instruction at a time and cannot run stock kernels. {mend}", path = .0.path.display(), mend = .0.mend
+        "this KVM has no hardware virtualization (VT-x or SVM) behind it: it interprets guest kernel code one \
+         instruction at a time and cannot run stock kernels"
     )]
-    Interpreting(Advice),
+    Interpreting,
     /// KVM lacks what the machine is built on.
-    #[error("{path}: this KVM lacks {cause}. {mend}", cause = .1, path = .0.path.display(), mend = .0.mend)]
-    TooOld(Advice, String),
+    #[error("this KVM lacks {0}")]
+    TooOld(String),
+    /// It opens, but gives no machine.
+    #[error("it cannot make a machine: {0}")]
+    NoMachine(String),
 }
-
-/// Where the problem is, and the command that mends it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Advice {
-    /// The device file.
-    pub path: PathBuf,
-    /// What to do.
-    pub mend: String,
-}
-
-const DEVICE: &str = "/dev/kvm";
 
 /// KVM, open, and what is known of it.
 #[derive(Debug)]
@@ -73,6 +89,8 @@ pub struct HostKvm {
     pub kvm: Kvm,
     /// How it runs guests.
     pub kind: KvmKind,
+    device: PathBuf,
+    processor: Processor,
 }
 
 /// Opens the host's KVM and checks that machines can be built on it. An interpreting one is opened too: see
@@ -81,173 +99,178 @@ pub struct HostKvm {
 /// # Errors
 /// [`KvmProblem`], which names the mend.
 pub fn open() -> Result<HostKvm, KvmProblem> {
-    open_at(Path::new(DEVICE))
+    open_in(&Root::default())
 }
 
-fn open_at(path: &Path) -> Result<HostKvm, KvmProblem> {
-    let advice = |mend: String| Advice { path: path.into(), mend };
-    let c_path = CString::new(path.as_os_str().as_encoded_bytes())
-        .map_err(|e| KvmProblem::Broken(advice(String::new()), e.to_string()))?;
-    let kvm = match Kvm::new_with_path(&c_path) {
-        Ok(kvm) => kvm,
-        Err(e) => return Err(explain_open(path, &io::Error::from_raw_os_error(e.errno()))),
-    };
-    // The version has been 12 since Linux 2.6.22; anything else is not KVM.
+/// As [`open`], on a host below `root`.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_in(root: &Root) -> Result<HostKvm, KvmProblem> {
+    let device = root.path(DEVICE);
+    let processor = Processor::read(root);
+    let drivers = Drivers::read(root);
+    let problem = |fault, mend| KvmProblem { device: device.clone(), fault, mend };
+    let kvm = open_device(&device).map_err(|cause| {
+        let (fault, mend) = explain_open(root, &device, &cause, &processor, &drivers);
+        problem(fault, mend)
+    })?;
     let version = kvm.get_api_version();
-    if version != 12 {
-        return Err(KvmProblem::Broken(
-            advice("Is it the KVM device? `ls -l /dev/kvm` shows a character device 10, 232.".into()),
-            format!("it answers API version {version} instead of 12"),
-        ));
+    if version != API_VERSION {
+        let seen = format!("it answers API version {version} instead of {API_VERSION}");
+        return Err(problem(KvmFault::Broken(seen), remake(&device)));
     }
-    let needed = [
-        (Cap::Irqchip, "an in-kernel interrupt controller"),
-        (Cap::Irqfd, "irqfd"),
-        (Cap::Ioeventfd, "ioeventfd"),
-        (Cap::ImmediateExit, "immediate exit"),
-        (Cap::UserMemory, "user memory regions"),
-    ];
     let missing: Vec<&str> =
-        needed.iter().filter(|(cap, _)| !kvm.check_extension(*cap)).map(|(_, name)| *name).collect();
+        NEEDED.iter().filter(|(cap, _)| !kvm.check_extension(*cap)).map(|(_, name)| *name).collect();
     if !missing.is_empty() {
-        return Err(KvmProblem::TooOld(
-            advice("Use a host kernel of version 4.12 or later.".into()),
-            missing.join(", "),
-        ));
+        let mend = Mend::tell("Use a host kernel of version 4.12 or later.");
+        return Err(problem(KvmFault::TooOld(missing.join(", ")), mend));
     }
-    Ok(HostKvm { kvm, kind: kind() })
+    Ok(HostKvm { kvm, kind: drivers.kind(&processor), device, processor })
+}
+
+/// The names of the capabilities that every machine needs.
+pub fn needed_capabilities() -> impl Iterator<Item = &'static str> {
+    NEEDED.iter().map(|(_, name)| *name)
+}
+
+fn open_device(device: &Path) -> io::Result<Kvm> {
+    let path = CString::new(device.as_os_str().as_bytes())?;
+    if fs::metadata(device)?.file_type().is_char_device() {
+        Kvm::new_with_path(&path).map_err(|e| io::Error::from_raw_os_error(e.errno()))
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a device file"))
+    }
 }
 
 impl HostKvm {
     /// Refuses a KVM that cannot run stock kernels.
     ///
     /// # Errors
-    /// [`KvmProblem::Interpreting`].
+    /// [`KvmFault::Interpreting`].
     pub fn require_hardware(&self) -> Result<(), KvmProblem> {
         if self.kind != KvmKind::Interpreting {
             return Ok(());
         }
-        Err(KvmProblem::Interpreting(Advice {
-            path: DEVICE.into(),
-            mend:
-                "Run on bare metal, on a virtual machine with nested virtualization switched on, or in the project's \
-                   test machine (`tools/testbed`)."
-                    .into(),
-        }))
+        Err(self.problem(KvmFault::Interpreting, mend_hardware(&self.processor)))
+    }
+
+    /// Makes an empty machine and lets it go, which is where another monitor that holds the processor shows.
+    ///
+    /// # Errors
+    /// [`KvmFault::NoMachine`].
+    pub fn try_machine(&self) -> Result<(), KvmProblem> {
+        let Err(cause) = self.kvm.create_vm() else { return Ok(()) };
+        let mend = match cause.errno() {
+            libc::EBUSY => Mend::run(
+                "Another monitor holds the processor's virtualization; for VirtualBox, end its machines and unload it",
+                "sudo modprobe -r vboxnetadp vboxnetflt vboxdrv",
+            ),
+            libc::ENOMEM => Mend::tell("Free some memory on this host: `free -h` shows what there is."),
+            _ => Mend::run("The kernel's log tells why", "sudo dmesg | grep -i kvm"),
+        };
+        let cause = io::Error::from_raw_os_error(cause.errno());
+        Err(self.problem(KvmFault::NoMachine(cause.to_string()), mend))
+    }
+
+    fn problem(&self, fault: KvmFault, mend: Mend) -> KvmProblem {
+        KvmProblem { device: self.device.clone(), fault, mend }
     }
 }
 
-/// The kind, from the processor's flags: without VT-x or SVM there is nothing else it could be.
-#[must_use]
-pub fn kind() -> KvmKind {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    kind_of_cpuinfo(&cpuinfo)
-}
-
-fn kind_of_cpuinfo(cpuinfo: &str) -> KvmKind {
-    let flags = cpuinfo.lines().find(|l| l.starts_with("flags")).unwrap_or_default();
-    let has = |flag| flags.split_whitespace().any(|f| f == flag);
-    match (has("vmx"), has("svm")) {
-        (true, _) => KvmKind::VtX,
-        (_, true) => KvmKind::Svm,
-        _ => KvmKind::Interpreting,
-    }
-}
-
-/// Whether this host is itself a virtual machine.
-#[must_use]
-pub fn is_nested() -> bool {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = cpuinfo.lines().find(|l| l.starts_with("flags")).unwrap_or_default();
-    flags.split_whitespace().any(|f| f == "hypervisor")
-}
-
-fn explain_open(path: &Path, cause: &io::Error) -> KvmProblem {
-    let advice = |mend: String| Advice { path: path.into(), mend };
+fn explain_open(
+    root: &Root,
+    device: &Path,
+    cause: &io::Error,
+    processor: &Processor,
+    drivers: &Drivers,
+) -> (KvmFault, Mend) {
     match cause.kind() {
-        io::ErrorKind::NotFound => KvmProblem::Missing(advice(missing_mend())),
-        io::ErrorKind::PermissionDenied => KvmProblem::Denied(advice(group_mend(path))),
-        _ => {
-            let mend = match fs::metadata(path) {
-                Ok(meta) if !meta.file_type().is_char_device() => {
-                    "It is not a device file: remove it and load the module."
-                }
-                _ => "Is the KVM module loaded? `dmesg | grep -i kvm` tells why not.",
-            };
-            KvmProblem::Broken(advice(mend.into()), cause.to_string())
+        io::ErrorKind::NotFound => (KvmFault::Missing, drivers.mend_missing(processor)),
+        io::ErrorKind::PermissionDenied => {
+            (KvmFault::Denied, permission::mend(root, device, cause, &permission::Caller::this()))
         }
-    }
-}
-
-fn missing_mend() -> String {
-    match kind() {
-        KvmKind::VtX => "Load the module: `modprobe kvm_intel`.".into(),
-        KvmKind::Svm => "Load the module: `modprobe kvm_amd`.".into(),
-        KvmKind::Interpreting => {
-            "This processor shows no VT-x or SVM: switch virtualization on in the firmware set-up, or \
-                                  nested virtualization where this host is a virtual machine; without either, \
-                                  `tools/testbed` runs amiboot in an emulated host."
-                .into()
+        // What a device number without a driver answers (open(2)).
+        _ if matches!(cause.raw_os_error(), Some(libc::ENODEV | libc::ENXIO)) => {
+            let drivers = Drivers { registered: false, ..drivers.clone() };
+            (KvmFault::NoDriver(cause.to_string()), drivers.mend_missing(processor))
         }
-    }
-}
-
-/// The command that lets this user open the device: the group that owns it, by name.
-fn group_mend(path: &Path) -> String {
-    let group = fs::metadata(path).ok().and_then(|meta| group_name(meta.gid()));
-    match group {
-        Some(group) if group != "root" => {
-            format!("Join its group: `sudo usermod -aG {group} \"$USER\"`, then log in again.")
-        }
-        _ => format!(
-            "Give it to a group: `sudo chgrp kvm {0} && sudo chmod 660 {0}`, and join that group.",
-            path.display()
+        io::ErrorKind::InvalidInput => (KvmFault::Broken(cause.to_string()), remake(device)),
+        _ => (
+            KvmFault::Broken(cause.to_string()),
+            Mend::run("The kernel's log may tell why", "sudo dmesg | grep -i kvm"),
         ),
     }
 }
 
-fn group_name(gid: u32) -> Option<String> {
-    let groups = fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse::<u32>().ok()? == gid).then(|| name.to_owned())
-    })
+fn remake(device: &Path) -> Mend {
+    let device = shell_word(device);
+    Mend::run(
+        "Something else stands in its place; KVM's is the character device 10, 232",
+        format!("sudo rm {device} && sudo mknod -m 660 {device} c 10 232"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A host with these processor flags and nothing else.
+    fn host(flags: &str) -> (tempfile::TempDir, Root) {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["dev", "proc"] {
+            fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        fs::write(dir.path().join("proc/cpuinfo"), format!("flags\t\t: fpu {flags}\n")).unwrap();
+        let root = Root::at(dir.path());
+        (dir, root)
+    }
+
     #[test]
     fn a_missing_device_names_the_mend() {
-        let problem = open_at(Path::new("/nonexistent/kvm")).unwrap_err();
-        assert!(matches!(problem, KvmProblem::Missing(_)));
-        let text = problem.to_string();
-        assert!(
-            text.contains("/nonexistent/kvm") && (text.contains("modprobe") || text.contains("tools/testbed")),
-            "{text}"
-        );
+        let (_dir, root) = host("vmx");
+        let problem = open_in(&root).unwrap_err();
+        assert_eq!(problem.fault, KvmFault::Missing);
+        let device = root.path(DEVICE);
+        let text =
+            format!("{}: there is no such device. Load the module: `sudo modprobe kvm_intel`.", device.display());
+        assert_eq!(problem.to_string(), text);
+        assert_eq!(format!("{}. {}", problem.seen(), problem.mend), text);
     }
 
     #[test]
     fn a_file_that_is_no_device_is_told_from_kvm() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let text = open_at(file.path()).unwrap_err().to_string();
-        assert!(text.contains("cannot be used"), "{text}");
-        assert!(matches!(open_at(Path::new("/dev/null")).unwrap_err(), KvmProblem::Broken(..)));
+        let (_dir, root) = host("vmx");
+        fs::write(root.path(DEVICE), "").unwrap();
+        let text = open_in(&root).unwrap_err().to_string();
+        assert!(text.contains("cannot be used: it is not a device file") && text.contains("mknod"), "{text}");
     }
 
     #[test]
-    fn the_kind_is_told_from_the_flags() {
-        assert_eq!(kind_of_cpuinfo("processor: 0\nflags\t\t: fpu vmx sse\n"), KvmKind::VtX);
-        assert_eq!(kind_of_cpuinfo("flags\t\t: fpu svm sse\n"), KvmKind::Svm);
-        assert_eq!(kind_of_cpuinfo("flags\t\t: fpu vmxnet svm_lock\n"), KvmKind::Interpreting);
+    fn another_device_is_told_from_kvm() {
+        let (_dir, root) = host("vmx");
+        std::os::unix::fs::symlink("/dev/null", root.path(DEVICE)).unwrap();
+        let problem = open_in(&root).unwrap_err();
+        assert!(matches!(problem.fault, KvmFault::Broken(_)), "{problem}");
     }
 
     #[test]
-    fn groups_are_found_by_number() {
-        assert_eq!(group_name(0).as_deref(), Some("root"));
-        assert_eq!(group_name(u32::MAX - 7), None);
+    fn a_device_without_a_driver_is_told_to_load_it() {
+        let drivers = Drivers { registered: true, ..Drivers::default() };
+        let cause = io::Error::from_raw_os_error(libc::ENODEV);
+        let processor = Processor::parse("flags : svm\n");
+        let (fault, mend) = explain_open(&Root::default(), Path::new(DEVICE), &cause, &processor, &drivers);
+        assert!(matches!(fault, KvmFault::NoDriver(_)));
+        assert_eq!(mend.command.as_deref(), Some("sudo modprobe kvm_amd"));
+    }
+
+    #[test]
+    fn an_unanswering_device_never_leaves_the_person_without_a_mend() {
+        for errno in [libc::EACCES, libc::EPERM, libc::ENOENT, libc::ENXIO, libc::EIO, libc::EBUSY] {
+            let cause = io::Error::from_raw_os_error(errno);
+            let (fault, mend) =
+                explain_open(&Root::default(), Path::new(DEVICE), &cause, &Processor::default(), &Drivers::default());
+            assert!(!mend.text.is_empty(), "{fault}");
+        }
     }
 }

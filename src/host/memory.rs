@@ -1,6 +1,9 @@
 //! The host's memory.
 
-use std::fs;
+use super::root::Root;
+
+/// It is about 1.5 KiB.
+const MEMINFO_MAX: u64 = 64 << 10;
 
 /// Memory of the host, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -15,7 +18,13 @@ impl HostMemory {
     /// Reads `/proc/meminfo`; nothing where it cannot be read.
     #[must_use]
     pub fn read() -> Option<Self> {
-        Self::parse(&fs::read_to_string("/proc/meminfo").ok()?)
+        Self::read_in(&Root::default())
+    }
+
+    /// As [`HostMemory::read`], on a host below `root`.
+    #[must_use]
+    pub fn read_in(root: &Root) -> Option<Self> {
+        Self::parse(&root.read("/proc/meminfo", MEMINFO_MAX).ok()?)
     }
 
     fn parse(meminfo: &str) -> Option<Self> {

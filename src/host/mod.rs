@@ -1,4 +1,11 @@
 //! What this host can do: its KVM, its memory, the firmware and tools on it. The lowest room.
 
+pub mod checks;
+pub mod firmware;
 pub mod kvm;
 pub mod memory;
+pub mod processor;
+pub mod report;
+pub mod root;
+pub mod storage;
+pub mod tools;
