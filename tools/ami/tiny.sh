@@ -32,7 +32,7 @@ tiny_tree() {
     cp "$KERNEL/vmlinuz" "$BOOT/vmlinuz-$VERSION"
 }
 
-# tiny_fstab ROOT_LINE...
+# tiny_fstab LINE...
 tiny_fstab() { printf '%s\n' "$@" >"$TREE/etc/fstab"; }
 
 build_tiny_gpt() {
