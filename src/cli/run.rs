@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -108,7 +109,7 @@ pub struct RunArgs {
     boot_report: Option<PathBuf>,
 
     /// Run on a KVM that interprets guest kernel code too, for guests small enough for it
-    #[arg(long, hide = true, env = "AMIBOOT_ACCEPT_INTERPRETING_KVM")]
+    #[arg(long, hide = true, env = "AMIBOOT_ACCEPT_INTERPRETING_KVM", value_parser = FalseyValueParser::new())]
     accept_interpreting_kvm: bool,
 }
 
@@ -134,12 +135,14 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     if let Some(path) = &args.boot_report {
         BootReport::check_path(path)?;
     }
+    // Opening files takes next to no time: who has named a wrong one reads of that, and not of KVM.
+    let root = RootVolume::new(args.image.clone(), args.format, args.persist);
+    let volumes = volumes::open(&root, &args.bdm)?;
+    // Before the disk is looked through: nobody waits for a run that cannot be.
     let host = kvm::open()?;
     if !args.accept_interpreting_kvm {
         host.require_hardware()?;
     }
-    let root = RootVolume::new(args.image.clone(), args.format, args.persist);
-    let volumes = volumes::open(&root, &args.bdm)?;
     volumes.hints().iter().for_each(|hint| output::note(hint));
     timeline.mark(Mark::ConfigurationRead);
 
