@@ -1,0 +1,1 @@
+//! Disks made by the test.
