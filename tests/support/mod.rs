@@ -10,9 +10,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// Longer than anything here takes on the slowest machine; what takes longer hangs.
@@ -118,14 +119,15 @@ impl World {
         [self.scratch(), self.cache().join("tmp")].iter().flat_map(|dir| names_in(dir)).collect()
     }
 
-    /// What the test's own files hold.
-    pub fn contents(&self) -> Vec<(PathBuf, [u8; 32])> {
-        use sha2::Digest;
-        let mut all: Vec<_> = names_in(&self.dir.path().join("files"))
-            .into_iter()
-            .filter(|path| path.is_file())
-            .map(|path| (path.clone(), sha2::Sha256::digest(fs::read(path).unwrap()).into()))
-            .collect();
+    /// What the test's own files hold: their length, time of change, and a hash of those that are not large.
+    pub fn contents(&self) -> Vec<(PathBuf, u64, SystemTime, Option<[u8; 32]>)> {
+        let mut all = Vec::new();
+        for path in names_in(&self.dir.path().join("files")).into_iter().filter(|path| path.is_file()) {
+            let meta = fs::metadata(&path).unwrap();
+            let small = meta.len() <= 64 << 20;
+            let hash = small.then(|| Sha256::digest(fs::read(&path).unwrap()).into());
+            all.push((path, meta.len(), meta.modified().unwrap(), hash));
+        }
         all.sort();
         all
     }
