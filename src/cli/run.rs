@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use regex::bytes::{Regex, RegexBuilder};
 
@@ -12,10 +13,12 @@ use crate::disk::Format;
 use crate::disk::size::parse_size;
 use crate::host::kvm;
 use crate::launch::bdm::RootVolume;
-use crate::launch::plan::{BootOverrides, Planner, Protocol};
+use crate::launch::plan::{BootOverrides, Booted, Planner, Protocol};
 use crate::launch::report::BootReport;
-use crate::launch::session::{self, Ended, Limits, Outcome};
+use crate::launch::session::{self, Ended, Limits, Outcome, SessionError};
 use crate::launch::volumes;
+use crate::vmm::boot::BootError;
+use crate::vmm::builder::BuildError;
 use crate::vmm::config::MachineConfig;
 use crate::vmm::timeline::{Mark, Timeline};
 
@@ -136,7 +139,7 @@ pub struct RunArgs {
     boot_report: Option<PathBuf>,
 
     /// Run on a KVM that interprets guest kernel code too, for guests small enough for it
-    #[arg(long, hide = true, env = "AMIBOOT_ACCEPT_INTERPRETING_KVM")]
+    #[arg(long, hide = true, env = "AMIBOOT_ACCEPT_INTERPRETING_KVM", value_parser = FalseyValueParser::new())]
     accept_interpreting_kvm: bool,
 }
 
@@ -162,12 +165,14 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     if let Some(path) = &args.boot_report {
         BootReport::check_path(path)?;
     }
+    // Opening files takes next to no time: who has named a wrong one reads of that, and not of KVM.
+    let root = RootVolume::new(args.image.clone(), args.format, args.persist);
+    let volumes = volumes::open(&root, &args.bdm)?;
+    // Before the disk is looked through: nobody waits for a run that cannot be.
     let host = kvm::open()?;
     if !args.accept_interpreting_kvm {
         host.require_hardware()?;
     }
-    let root = RootVolume::new(args.image.clone(), args.format, args.persist);
-    let volumes = volumes::open(&root, &args.bdm)?;
     volumes.hints().iter().for_each(|hint| output::note(hint));
     timeline.mark(Mark::ConfigurationRead);
 
@@ -191,13 +196,31 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         &limits,
         &mut || planner.next_start().map_err(Into::into),
         timeline,
-    )?;
+    )
+    .map_err(|error| name_file(error, args, planner.booted()))?;
     let code = exit_code(&ended.outcome);
     if let Some(path) = &args.boot_report {
         BootReport::new(&args.image, machine, planner.booted(), &ended, code, timeline).write(path)?;
     }
     tell(&ended, &limits);
     Ok(code)
+}
+
+/// The machine knows open files only: says which one it is that cannot be loaded.
+fn name_file(error: SessionError, args: &RunArgs, booted: Option<&Booted>) -> CliError {
+    let SessionError::Build(BuildError::Boot(boot)) = &error else { return error.into() };
+    let Some(booted) = booted else { return error.into() };
+    let of_image = |what, name: &str| format!("{}: {what} {name}", args.image.display());
+    let (file, mend) = match (boot, &args.kernel, &args.initrd) {
+        (BootError::InitrdTooLarge { .. }, _, Some(initrd)) => (format!("--initrd {}", initrd.display()), ""),
+        (BootError::InitrdTooLarge { .. }, _, None) => (of_image("initrd", &booted.initrds.join(", ")), ""),
+        (BootError::CommandLineTooLong { .. }, ..) => {
+            (of_image("kernel", &booted.kernel), "; shorten --append, or give a whole one with --cmdline")
+        }
+        (_, Some(kernel), _) => (format!("--kernel {}", kernel.display()), ""),
+        (_, None, _) => (of_image("kernel", &booted.kernel), ""),
+    };
+    format!("{file}: {boot}{mend}").into()
 }
 
 fn exit_code(outcome: &Outcome) -> u8 {

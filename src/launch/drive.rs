@@ -50,7 +50,9 @@ pub struct Driver<'a> {
     pub grace: Duration,
     /// Whether a terminal is raw, whose lines want a carriage return.
     pub raw: bool,
-    /// When patience with a guest that was asked to switch itself off ends.
+    /// Set once the guest was asked to switch itself off.
+    pub is_interrupted: bool,
+    /// When patience with such a guest ends.
     pub grace_end: Option<Instant>,
     /// Set once a panic was seen: when no more of it is waited for.
     pub panic_end: Option<Instant>,
@@ -156,10 +158,11 @@ impl Driver<'_> {
         if count == 0 {
             return Ok(false);
         }
-        if count > 1 || self.grace_end.is_some() {
+        if count > 1 || self.is_interrupted {
             return Ok(true);
         }
-        self.grace_end = Some(Instant::now() + self.grace);
+        self.is_interrupted = true;
+        self.grace_end = Instant::now().checked_add(self.grace);
         machine.press_power_button()?;
         let seconds = self.grace.as_secs_f32();
         self.say(&format!("amiboot: power button pressed; the guest has {seconds} s, a second signal ends it at once"));

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::cmdline;
 use crate::disk::Disk;
 use crate::image::cache::{self, BlobId, Cache, FileIdentity};
-use crate::image::{self, BootEntry, Image};
+use crate::image::{self, BootEntry, Image, Inspection};
 use crate::vmm::boot::{BootSource, KernelImage};
 use crate::vmm::memory::release_unused_heap;
 use crate::vmm::timeline::{Mark, Timeline};
@@ -223,7 +224,7 @@ impl Planner {
     /// What a kept plan depends on beside the disk file; nothing where a file of the host cannot be told from its
     /// later self.
     fn selection(&self) -> Option<String> {
-        let identity = |path: &PathBuf| FileIdentity::of(&File::open(path).ok()?).ok();
+        let identity = |path: &PathBuf| FileIdentity::of(&open_at_once(path).ok()?).ok();
         let kernel = self.overrides.kernel.as_ref().map(|p| identity(p).ok_or(())).transpose().ok()?;
         let initrd = self.overrides.initrd.as_ref().map(|p| identity(p).ok_or(())).transpose().ok()?;
         let o = &self.overrides;
@@ -260,7 +261,7 @@ impl Planner {
             (None, Some((image, entry))) => {
                 artifacts::kernel_of_image(cache, image, entry, &self.root.path, self.overrides.protocol)?
             }
-            (None, None) => return Err(self.nothing_to_boot("the disk has no boot entry".into())),
+            (None, None) => return Err(self.nothing_to_boot(image.as_ref())),
         };
         let initrd = match (&self.overrides.initrd, from_image) {
             (Some(path), _) => Some(artifacts::initrd_of_host(cache, path)?),
@@ -319,7 +320,7 @@ impl Planner {
         };
         match chosen {
             None if self.overrides.kernel.is_some() => Ok(None),
-            None => Err(self.nothing_to_boot(image.inspection().boot_modes.pv.reason.clone())),
+            None => Err(self.nothing_to_boot(Some(image))),
             Some(entry) => match &entry.problem {
                 Some(_) if self.overrides.kernel.is_some() && self.overrides.initrd.is_some() => {
                     Ok(Some(entry.clone()))
@@ -335,7 +336,8 @@ impl Planner {
         }
     }
 
-    fn nothing_to_boot(&self, reason: String) -> PlanError {
+    fn nothing_to_boot(&self, image: Option<&Image>) -> PlanError {
+        let reason = image.map_or_else(|| "the disk has no boot entry".into(), |i| why_nothing(i.inspection()));
         PlanError::NothingToBoot { path: self.root.path.clone(), reason }
     }
 
@@ -371,6 +373,22 @@ fn root_word(cmdline: &str) -> &str {
     cmdline.split(' ').find(|w| w.starts_with("root=")).unwrap_or_default()
 }
 
+/// Why a disk has no boot entry: what was looked for, and what could not be looked into.
+fn why_nothing(inspection: &Inspection) -> String {
+    // One reason for each partition of a disk with many of them would be no message any more.
+    const MOST: usize = 4;
+    let unreadable = inspection.partitions.iter().filter_map(|partition| {
+        let fs = partition.filesystem.as_ref().filter(|fs| fs.kind != "swap")?;
+        let place = match partition.slot.number {
+            0 => "the disk".into(),
+            n => format!("partition {n}"),
+        };
+        Some(format!("{place} ({}) cannot be read: {}", fs.kind, fs.unsupported.as_ref()?))
+    });
+    let found = unreadable.chain(inspection.notes.iter().cloned()).take(MOST);
+    std::iter::once(inspection.boot_modes.pv.reason.clone()).chain(found).collect::<Vec<_>>().join("; ")
+}
+
 fn find_entry<'e>(entries: &'e [BootEntry], wanted: &str) -> Option<&'e BootEntry> {
     let by_number = wanted.parse::<usize>().ok().and_then(|i| entries.get(i));
     by_number
@@ -396,6 +414,11 @@ impl Plan {
             takes_mmio_devices: self.takes_mmio_devices,
         }
     }
+}
+
+/// Opens a file to read, and does not wait for the other end where it is a pipe.
+pub(super) fn open_at_once(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Where unpacked kernels are kept: `$AMIBOOT_CACHE`, else `amiboot` in the user's cache directory.

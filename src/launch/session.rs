@@ -114,7 +114,8 @@ pub fn run(
     boot: &mut BootProvider<'_>,
     timeline: &Arc<Timeline>,
 ) -> Result<Ended, SessionError> {
-    let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
+    // A time that the clock cannot count to never comes.
+    let deadline = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     // A first look before the terminal is touched: most errors are here, and are best read on a terminal as it was.
     let mut next = Some(boot().map_err(SessionError::Plan)?);
     let signals = EndSignals::catch().map_err(host("catching signals"))?;
@@ -131,6 +132,7 @@ pub fn run(
         deadline,
         grace: limits.grace,
         raw: terminal.is_some(),
+        is_interrupted: false,
         grace_end: None,
         panic_end: None,
     };
@@ -165,31 +167,32 @@ pub fn run(
             Ok(end) => break Ok((end, reason, resident)),
         }
     };
-    let panicked = driver.panic_end.is_some();
+    let seen = Seen { panicked: driver.panic_end.is_some(), interrupted: driver.is_interrupted };
     drop(driver);
     let (transcript, late) = pump.finish().map_err(host("the console"))?;
     drop(terminal);
     let flushed = flush(disks);
     let (end, reason, resident) = ran?;
-    let outcome = judge(end, reason, panicked, &late, limits)?;
+    let outcome = judge(end, reason, seen, &late, limits)?;
     flushed?;
     Ok(Ended { outcome, last_lines: transcript.last_lines(), resident, starts })
 }
 
 fn restarts(reason: &StopReason, limits: &Limits, driver: &Driver<'_>) -> bool {
     // A guest that was asked to switch itself off and restarts instead is not started again.
-    *reason == StopReason::Reset && !limits.no_reboot && driver.panic_end.is_none() && driver.grace_end.is_none()
+    *reason == StopReason::Reset && !limits.no_reboot && driver.panic_end.is_none() && !driver.is_interrupted
 }
 
-fn judge(
-    end: End,
-    reason: StopReason,
+/// What was seen of a run before its end.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
     panicked: bool,
-    late: &[Sight],
-    limits: &Limits,
-) -> Result<Outcome, SessionError> {
+    interrupted: bool,
+}
+
+fn judge(end: End, reason: StopReason, seen: Seen, late: &[Sight], limits: &Limits) -> Result<Outcome, SessionError> {
     let matched = end == End::Until || late.contains(&Sight::Until);
-    let panicked = panicked || end == End::Panicked || late.contains(&Sight::Panic);
+    let panicked = seen.panicked || end == End::Panicked || late.contains(&Sight::Panic);
     Ok(match (end, reason) {
         _ if matched => Outcome::UntilMatched,
         (End::TimedOut, _) => Outcome::TimedOut,
@@ -200,6 +203,7 @@ fn judge(
         (_, StopReason::Panic(how)) => Outcome::Crashed(how),
         (_, StopReason::Internal(why)) => return Err(SessionError::Machine(why)),
         _ if limits.until.is_some() => Outcome::UntilMissed,
+        (_, StopReason::Reset) if seen.interrupted && !limits.no_reboot => Outcome::Interrupted,
         (_, StopReason::Reset) => Outcome::Restarted,
         _ => Outcome::PoweredOff,
     })

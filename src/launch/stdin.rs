@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 
 use super::console::escape::{EscapeFilter, Typed};
+use super::console::terminal::is_anothers;
 use crate::vmm::running::Machine;
 
 /// How much may wait for the guest before no more is read, in bytes.
@@ -17,10 +18,10 @@ pub struct Stdin {
 }
 
 impl Stdin {
-    /// With `terminal`, Ctrl-a is the monitor's.
+    /// With `terminal`, Ctrl-a is the monitor's. What is typed for another job is not read.
     #[must_use]
     pub fn new(terminal: bool) -> Self {
-        Self { filter: terminal.then(EscapeFilter::default), pending: Vec::new(), at_end: false }
+        Self { filter: terminal.then(EscapeFilter::default), pending: Vec::new(), at_end: is_anothers() }
     }
 
     /// The descriptor to poll, while more can be taken.

@@ -1,11 +1,10 @@
 //! The volumes of a run: the block device mapping, opened.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bdm::{self, BdmError, RootVolume, VolumeSpec};
-use super::plan::RootDisk;
+use super::plan::{RootDisk, open_at_once};
 use crate::disk::Disk;
 use crate::image::cache::FileIdentity;
 use crate::vmm::builder::DiskConfig;
@@ -70,7 +69,7 @@ fn open_spec(spec: &VolumeSpec, dir: &Path) -> Result<DiskConfig, BdmError> {
 
 /// A block device does not tell by its times that it was written to: it has no identity.
 fn identity(path: &Path) -> Option<FileIdentity> {
-    let file = File::open(path).ok()?;
+    let file = open_at_once(path).ok()?;
     file.metadata().ok()?.is_file().then(|| FileIdentity::of(&file).ok())?
 }
 

@@ -22,7 +22,7 @@ impl RawTerminal {
     /// What the host says.
     pub fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
-        if !stdin.is_terminal() || tcgetpgrp(&stdin).is_ok_and(|foreground| foreground != getpgrp()) {
+        if !stdin.is_terminal() || is_anothers() {
             return Ok(None);
         }
         let saved = tcgetattr(&stdin)?;
@@ -33,6 +33,12 @@ impl RawTerminal {
         tcsetattr(&stdin, OptionalActions::Flush, &raw)?;
         Ok(Some(Self(())))
     }
+}
+
+/// Whether standard input is a terminal that another job has in the foreground: a read would stop this process.
+#[must_use]
+pub fn is_anothers() -> bool {
+    tcgetpgrp(io::stdin()).is_ok_and(|foreground| foreground != getpgrp())
 }
 
 impl Drop for RawTerminal {

@@ -22,7 +22,7 @@ pub enum Sight {
     InitStarted,
     /// The first line of a kernel panic.
     Panic,
-    /// The last line of a kernel panic: the guest stands still.
+    /// The last line of a kernel panic, whole: the guest stands still.
     PanicEnd,
 }
 
@@ -71,6 +71,10 @@ impl Transcript {
 
     fn end_line(&mut self) {
         self.look_at_line();
+        // Only now, so that the line is shown to its end.
+        if without_timestamp(&self.line).starts_with(b"---[ end Kernel panic - not syncing") {
+            see(&mut self.seen, Sight::PanicEnd);
+        }
         if self.last_lines.len() == LAST_LINES {
             self.last_lines.pop_front();
         }
@@ -110,7 +114,6 @@ const SIGHTS: &[(Sight, IsSight)] = &[
             || find(line, b"OpenRC ")
     }),
     (Sight::Panic, |line| line.starts_with(b"Kernel panic - not syncing")),
-    (Sight::PanicEnd, |line| line.starts_with(b"---[ end Kernel panic - not syncing")),
 ];
 
 fn see(seen: &mut Vec<Sight>, sight: Sight) {
@@ -184,7 +187,8 @@ mod tests {
         assert_eq!(t.feed(b"[    0.9] Run /init as init process\r\n"), vec![Sight::InitStarted]);
         assert_eq!(t.feed(b"[    1.0] Kernel panic - not sync"), vec![]);
         assert_eq!(t.feed(b"ing: Attempted to kill init!\r\n"), vec![Sight::Panic]);
-        assert_eq!(t.feed(b"[    1.1] ---[ end Kernel panic - not syncing: x ]---\r\n"), vec![Sight::PanicEnd]);
+        assert_eq!(t.feed(b"[    1.1] ---[ end Kernel panic - not syncing: x ]---"), vec![]);
+        assert_eq!(t.feed(b"\r\n"), vec![Sight::PanicEnd]);
         assert!(t.last_lines().iter().any(|l| l.contains("Attempted to kill init!")));
     }
 

@@ -192,10 +192,11 @@ pub(super) fn initrd_of_host(cache: &Cache, path: &Path) -> Result<Blob, PlanErr
 
 fn open_host_file(option: &'static str, path: &Path, limit: u64) -> Result<io::Take<File>, PlanError> {
     let fail = |cause| PlanError::HostFile { option, path: path.into(), cause };
-    let file = File::open(path).map_err(fail)?;
+    let file = super::open_at_once(path).map_err(fail)?;
     let meta = file.metadata().map_err(fail)?;
-    if meta.is_dir() {
-        return Err(fail(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, not a file")));
+    if !meta.is_file() {
+        let what = if meta.is_dir() { "it is a directory" } else { "it is a device or a pipe" };
+        return Err(fail(io::Error::new(io::ErrorKind::InvalidInput, format!("{what}; give a regular file"))));
     }
     if meta.len() > limit {
         let why = format!("it has {} bytes; the limit is {limit}", meta.len());
