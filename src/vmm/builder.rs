@@ -294,3 +294,26 @@ impl Devices<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmm::boot::KernelImage;
+
+    #[test]
+    fn only_kernels_that_take_it_are_told_their_devices_on_the_command_line() {
+        let mut boot = BootSource {
+            kernel: tempfile::tempfile().unwrap(),
+            image: KernelImage::BzImage { is_64_bit: true },
+            initrd: None,
+            cmdline: "ro".into(),
+            cmdline_limit: 2047,
+            takes_mmio_devices: false,
+        };
+        announce_on_cmdline(&mut boot, 2);
+        assert_eq!(boot.cmdline, "ro");
+        boot.takes_mmio_devices = true;
+        announce_on_cmdline(&mut boot, 2);
+        assert_eq!(boot.cmdline, "ro virtio_mmio.device=4K@0xd0000000:6 virtio_mmio.device=4K@0xd0001000:7");
+    }
+}
