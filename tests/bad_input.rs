@@ -117,6 +117,12 @@ fn a_file_system_that_cannot_be_read() {
 
     let luks = world.file("luks.raw", [&b"LUKS\xba\xbe\0\x02"[..], &[0; 1 << 20]].concat());
     refuse_disk(&world, &luks, &["LUKS"]);
+    let files: [(&str, &[u8]); 2] = [("boot/vmlinuz", b"kernel"), ("boot/grub/menu.lst", menu.as_bytes())];
+    let locked = world.ext("locked.raw", &["-t", "ext4", "-O", "encrypt"], &files);
+    // EXT4_ENCRYPT_FL beside EXT4_EXTENTS_FL (Linux, Documentation/filesystems/ext4/inodes.rst).
+    tool("e2fsprogs", "debugfs", &["-w", "-R", "set_inode_field /boot flags 0x80800", text(&locked)]);
+    refuse_disk(&world, &locked, &["/boot", "is encrypted (ext4 fscrypt)"]);
+
     let part = world.partitioned("luks-part.raw", &["-n1:2048:0"], &[(2048, &luks)]);
     refuse_disk(&world, &part, &["partition 1 (crypto_LUKS)", "encrypted (LUKS version 2)"]);
 }
