@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use support::disks::{menu, put_file, text, tool};
+use support::pty::Pty;
 use support::{Running, World, finish};
 
 fn inspect(world: &World, disk: &Path) -> Value {
@@ -205,6 +206,21 @@ fn what_an_image_says_cannot_drive_the_terminal() {
     assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
     let ended = finish(world.amiboot().arg("run").arg(&disk)).code(1);
     assert!(!ended.stderr.chars().any(|c| c.is_control() && c != '\n'), "{ended:?}");
+}
+
+#[test]
+fn nor_can_an_error_about_it() {
+    let world = World::new();
+    let menu = "default 0\ntitle \x1b]0;owned\x07\nroot (hd0)\nkernel /boot/\x1b]0;owned\x07 ro\n";
+    let disk = world.ext("root.raw", &["-t", "ext4"], &[("boot/grub/menu.lst", menu.as_bytes())]);
+    for words in [&["run"][..], &["image", "inspect"]] {
+        let mut look = world.amiboot();
+        // A terminal that takes colours.
+        look.env_remove("NO_COLOR").env("TERM", "xterm-256color").args(words).arg(&disk);
+        let ended = Pty::open().start(&mut look).end();
+        assert!(ended.stdout.contains("]0;owned"), "{ended:?}");
+        assert!(!ended.stdout.contains("\x1b]") && !ended.stdout.contains('\x07'), "{ended:?}");
+    }
 }
 
 #[test]

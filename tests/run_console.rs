@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use support::pty::{Pty, modes};
-use support::{Running, World, finish, wait_until};
+use support::{Running, World, finish, quoted, wait_until};
 
 /// More than the monitor may take beside what it takes for a guest that says little, in bytes.
 const GROWTH: u64 = 4 << 20;
@@ -239,12 +239,6 @@ fn a_terminal_that_goes_away_ends_the_run() {
     // It closes the person's side: the kernel hangs up.
     drop(pty);
     running.end().code(1);
-}
-
-/// The words of a command for a shell.
-fn quoted(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| format!("'{}' ", word.to_str().unwrap())).collect()
 }
 
 #[test]

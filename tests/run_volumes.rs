@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use rustix::process::Signal;
 use support::disks::{text, tool};
-use support::{Running, World, finish};
+use support::{Running, World, finish, names_in};
 
 const NOTHING: Vec<PathBuf> = Vec::new();
 
@@ -61,6 +61,31 @@ fn two_runs_of_one_file_at_once() {
     first.wait_for("ready");
     finish(&mut world.run("hello")).code(0).shows("hello from the guest");
     drop(first);
+}
+
+#[test]
+fn many_runs_share_a_cache() {
+    let world = World::new();
+    let disk = world.pv_image("root.raw");
+    let run = || Running::start(world.amiboot().arg("run").arg(&disk));
+    let runs: Vec<Running> = (0..8).map(|_| run()).collect();
+    for run in runs {
+        run.end().code(0).shows("|end");
+    }
+    assert_eq!(names_in(&world.cache().join("blobs")).len(), 1);
+    assert_eq!(world.leftovers(), NOTHING);
+}
+
+#[test]
+fn the_cache_is_in_the_users_cache_directory() {
+    let world = World::new();
+    let home = world.path("home");
+    let mut run = world.run("hello");
+    run.env_remove("AMIBOOT_CACHE").env_remove("XDG_CACHE_HOME").env("HOME", &home);
+    finish(&mut run).code(0);
+    assert_eq!(names_in(&home.join(".cache/amiboot/blobs")).len(), 1);
+    finish(run.env("XDG_CACHE_HOME", world.path("xdg"))).code(0);
+    assert_eq!(names_in(&world.path("xdg/amiboot/blobs")).len(), 1);
 }
 
 #[test]

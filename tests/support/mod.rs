@@ -179,6 +179,12 @@ impl Ended {
     }
 }
 
+/// The words of a command for a shell.
+pub fn quoted(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| format!("'{}' ", word.to_str().unwrap())).collect()
+}
+
 /// Runs a program to its end.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Ended {
