@@ -220,9 +220,9 @@ impl Stream {
     }
 
     /// Waits until the text so far is as wanted, or the stream has ended; false where it took too long.
-    fn wait(&self, wanted: impl Fn(&str) -> bool) -> bool {
+    fn wait(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
         let state = self.state.lock().unwrap();
-        let waits = |(bytes, ended): &mut (Vec<u8>, bool)| !*ended && !wanted(&String::from_utf8_lossy(bytes));
+        let waits = |(bytes, ended): &mut (Vec<u8>, bool)| !*ended && !wanted(bytes);
         !self.more.wait_timeout_while(state, PATIENCE, waits).unwrap().1.timed_out()
     }
 }
@@ -283,15 +283,22 @@ impl Running {
     #[track_caller]
     pub fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) {
         let stdout = self.stdout.as_ref().unwrap();
-        stdout.wait(&wanted);
+        stdout.wait(|bytes| wanted(&String::from_utf8_lossy(bytes)));
         assert!(wanted(&stdout.text()), "{what:?} was not shown: {:?}, {:?}", stdout.text(), self.said());
+    }
+
+    /// Waits until standard output has that many bytes.
+    #[track_caller]
+    pub fn wait_for_bytes(&self, count: usize) {
+        let stdout = self.stdout.as_ref().unwrap();
+        assert!(stdout.wait(|bytes| bytes.len() >= count), "{count} bytes did not come");
     }
 
     /// Waits until standard error holds `text`.
     #[track_caller]
     pub fn wait_for_said(&self, text: &str) {
         let stderr = self.stderr.as_ref().unwrap();
-        stderr.wait(|said| said.contains(text));
+        stderr.wait(|bytes| String::from_utf8_lossy(bytes).contains(text));
         assert!(stderr.text().contains(text), "{text:?} was not said: {:?}", stderr.text());
     }
 

@@ -15,6 +15,9 @@ use crate::vmm::timeline::{Mark, Timeline};
 
 /// Less than what a pipe or terminal that says it is ready takes at once (`PIPE_BUF`), so that a write does not wait.
 const CHUNK: usize = 4096;
+/// A guest writes byte by byte. The first is shown at once; what comes in this time after it is dealt with together, so
+/// that not every byte costs a wake-up, a look and a write.
+const GATHER: Duration = Duration::from_micros(500);
 /// How long an output that takes nothing is waited for once the machine has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -131,6 +134,7 @@ impl Pump {
                 sink.write(&batch);
                 batch.clear();
                 told.tell(&sights);
+                std::thread::sleep(GATHER);
             }
             transcript
         })?;
