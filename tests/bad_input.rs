@@ -334,6 +334,8 @@ fn a_command_line_over_the_limit() {
     let long = "x".repeat(2048);
     let words: [&dyn AsRef<OsStr>; 6] = [&"run", &disk, &"--kernel", &kernel, &"--append", &long];
     refuse(&world, 1, &words, &[text(&kernel), "at most 2047", "--append"]);
+    let words: [&dyn AsRef<OsStr>; 6] = [&"run", &disk, &"--kernel", &kernel, &"--append", &"two\nlines"];
+    refuse(&world, 1, &words, &[text(&kernel), "0x0a", "--append"]);
     let fits = "x".repeat(2047 - "console=ttyS0 ".len());
     finish(world.amiboot().args(words[..5].iter().map(AsRef::as_ref)).arg(fits)).code(0);
 }

@@ -91,6 +91,19 @@ fn output_goes_to_a_file() {
 }
 
 #[test]
+fn a_full_disk_does_not_end_the_run_and_is_told() {
+    let world = World::new();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut run = world.run("triple");
+    run.stdout(full()).stderr(Stdio::piped());
+    let says = ["No space left on device", "the rest of the console is not shown", "triple fault", "  last words"];
+    Running::start_as_it_is(&mut run).end().code(125).says(&says);
+    let mut look = world.amiboot();
+    look.args(["image", "inspect"]).arg(world.blank_disk()).stdout(full()).stderr(Stdio::piped());
+    Running::start_as_it_is(&mut look).end().code(1).says(&["standard output", "No space left"]);
+}
+
+#[test]
 fn a_flood_that_is_read_arrives_whole_and_in_little_memory() {
     let world = World::new();
     let running = Running::start(world.run("flood").args(["--grace", "1ms"]));

@@ -50,7 +50,7 @@ pub fn clean(text: &str) -> String {
 pub fn print(text: &str) -> io::Result<()> {
     match anstream::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        other => other.map_err(|e| io::Error::new(e.kind(), format!("cannot write to standard output: {e}"))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Moves the console's output from the machine to where it is shown, and looks at it on the way.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -60,9 +60,20 @@ impl Sink {
             match rustix::io::write(fd, bytes.get(..CHUNK).unwrap_or(bytes)) {
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-                Err(_) => self.fd = None,
+                Err(e) => {
+                    self.fd = None;
+                    tell_loss(e);
+                }
             }
         }
+    }
+}
+
+/// A full disk, say. A reader or terminal that went away has nobody to tell.
+fn tell_loss(cause: rustix::io::Errno) {
+    if !matches!(cause, rustix::io::Errno::PIPE | rustix::io::Errno::IO) {
+        // Standard error may be closed.
+        let _ = writeln!(io::stderr(), "amiboot: standard output: {cause}; the rest of the console is not shown");
     }
 }
 
