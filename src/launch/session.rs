@@ -184,7 +184,7 @@ fn restarts(reason: &StopReason, limits: &Limits, driver: &Driver<'_>) -> bool {
 }
 
 /// What was seen of a run before its end.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct Seen {
     panicked: bool,
     interrupted: bool,
