@@ -224,7 +224,8 @@ impl Planner {
     /// What a kept plan depends on beside the disk file; nothing where a file of the host cannot be told from its
     /// later self.
     fn selection(&self) -> Option<String> {
-        let identity = |path: &PathBuf| FileIdentity::of(&open_at_once(path).ok()?).ok();
+        let identity =
+            |path: &PathBuf| FileIdentity::of(&open_at_once(path).ok()?).ok().filter(FileIdentity::tells_changes);
         let kernel = self.overrides.kernel.as_ref().map(|p| identity(p).ok_or(())).transpose().ok()?;
         let initrd = self.overrides.initrd.as_ref().map(|p| identity(p).ok_or(())).transpose().ok()?;
         let o = &self.overrides;

@@ -52,6 +52,12 @@ impl FileIdentity {
         })
     }
 
+    /// Whether the file was last changed long enough ago for its times to tell the next change.
+    #[must_use]
+    pub fn tells_changes(&self) -> bool {
+        self.is_settled(SystemTime::now())
+    }
+
     /// Whether the file was last changed long enough before `now` for its times to tell the next change.
     fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
