@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use regex::bytes::Regex;
 
 use super::console::pump::{Pump, Sink};
+use super::console::say;
 use super::console::terminal::RawTerminal;
 use super::console::transcript::{Sight, Transcript};
 use super::drive::{Driver, End};
-use super::signals::EndSignals;
+use super::signals::{EndSignals, JobSignals};
 use super::stdin::Stdin;
 use crate::disk::Disk;
 use crate::host::kvm::HostKvm;
+use crate::host::panics;
 use crate::vmm::boot::BootSource;
 use crate::vmm::builder::{self, BuildError, DiskConfig, Parts};
 use crate::vmm::config::MachineConfig;
@@ -119,7 +121,9 @@ pub fn run(
     // A first look before the terminal is touched: most errors are here, and are best read on a terminal as it was.
     let mut next = Some(boot().map_err(SessionError::Plan)?);
     let signals = EndSignals::catch().map_err(host("catching signals"))?;
+    let panics = panics::watch().map_err(host("watching for panics"))?;
     let terminal = RawTerminal::enter().map_err(host("making the terminal raw"))?;
+    let jobs = terminal.is_some().then(JobSignals::catch).transpose().map_err(host("catching signals"))?;
     let console = Arc::new(ConsoleBuffer::new(timeline.clone()));
     let sink = Sink::stdout().map_err(host("the console's output"))?;
     let transcript = Transcript::new(limits.until.clone());
@@ -131,7 +135,9 @@ pub fn run(
         signals,
         deadline,
         grace: limits.grace,
-        raw: terminal.is_some(),
+        terminal: terminal.as_ref(),
+        jobs,
+        panics,
         is_interrupted: false,
         grace_end: None,
         panic_end: None,
@@ -218,9 +224,5 @@ fn flush(disks: &[DiskConfig]) -> Result<(), SessionError> {
 
 /// Where devices tell of trouble with the host.
 fn logger(raw: bool) -> Log {
-    Arc::new(move |line: &str| {
-        use std::io::Write;
-        // Standard error may be closed.
-        let _ = write!(io::stderr(), "amiboot: {line}{}", if raw { "\r\n" } else { "\n" });
-    })
+    Arc::new(move |line: &str| say(&format!("amiboot: {line}"), raw))
 }
