@@ -156,9 +156,11 @@ impl Pump {
         let thread = std::thread::Builder::new().name("console".into()).stack_size(256 << 10).spawn(move || {
             let mut batch = Vec::new();
             let on_drained = || told.wake();
+            let mut panic_told = false;
             while source.take(&mut batch, on_drained) {
                 let mut sights = transcript.feed(&batch);
-                if source.has_guest_panicked() {
+                if !panic_told && source.has_guest_panicked() {
+                    panic_told = true;
                     sights.push(Sight::Panic);
                 }
                 mark(&timeline, &sights);

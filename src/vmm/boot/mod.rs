@@ -49,7 +49,8 @@ pub enum BootError {
     /// The kernel wants memory that tables and firmware have on a PC.
     #[error(
         "the kernel is built to be loaded at {start:#x}; below {:#x} there is no room for one. As a bzImage it may place \
-         itself (--protocol bzimage)", crate::vmm::machine::pv::HIGH_MEMORY
+         itself (--protocol bzimage)",
+        crate::vmm::machine::pv::HIGH_MEMORY
     )]
     KernelTooLow {
         /// First address.

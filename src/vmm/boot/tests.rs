@@ -97,7 +97,8 @@ const BZIMAGE: KernelImage = KernelImage::BzImage { is_64_bit: true };
 
 #[test]
 fn a_bzimage_says_what_room_it_needs_since_protocol_2_10() {
-    let with = |version, preferred, size, alignment| boot(&source(bzimage(version, preferred, size, alignment), BZIMAGE));
+    let with =
+        |version, preferred, size, alignment| boot(&source(bzimage(version, preferred, size, alignment), BZIMAGE));
     assert!(matches!(with(0x20f, 16 << 20, 16 << 20, 2 << 20), Ok(Entry::Linux64 { entry: 0x10_0200 })));
     assert!(matches!(with(0x20f, 16 << 20, (16 << 20) + 1, 1), Err(BootError::KernelTooLarge { .. })));
     assert!(matches!(with(0x20f, 0, 16 << 20, 17 << 20), Err(BootError::KernelTooLarge { .. })));
