@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use rustix::termios::{OptionalActions, tcsetattr};
 use support::pty::{Pty, modes};
 use support::{Running, World, finish, quoted, wait_until};
 
@@ -235,6 +236,54 @@ fn what_cannot_be_run_leaves_the_terminal_alone() {
     let running = pty.start(world.run("hello").args(["--memory", "1M"]));
     running.end().code(1).shows("--memory");
     assert_eq!(modes(&pty.settings()), before);
+}
+
+#[test]
+fn a_flood_on_a_terminal_that_shows_nothing_can_be_ended() {
+    let world = World::new();
+    let pty = Pty::open();
+    let run = quoted(world.run("flood").args(["--timeout", "2s"]));
+    let running = pty.start_unfollowed(&mut world.shell(&format!("exec {run} 2> /dev/null")));
+    // Nobody reads: the kernel takes some, and then no more.
+    running.end().code(124);
+}
+
+/// Whether a process is stopped (proc(5), the third field of `stat`).
+fn is_stopped(running: &Running) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", running.pid().as_raw_nonzero())).unwrap();
+    stat.rsplit(") ").next().unwrap().starts_with('T')
+}
+
+#[test]
+fn a_run_that_is_stopped_leaves_the_terminal_and_takes_it_again() {
+    let world = World::new();
+    let mut pty = Pty::open();
+    let before = pty.settings();
+    let running = pty.start(&mut world.run("echo"));
+    running.wait_for("type");
+    assert!(pty.is_raw());
+    running.signal(Signal::TSTP);
+    wait_until("the stop", || is_stopped(&running));
+    assert_eq!(modes(&pty.settings()), modes(&before));
+    running.signal(Signal::CONT);
+    wait_until("a raw terminal", || pty.is_raw());
+
+    // This one cannot be seen coming: the shell puts the terminal in order.
+    running.signal(Signal::STOP);
+    wait_until("the stop", || is_stopped(&running));
+    tcsetattr(&pty.master, OptionalActions::Now, &before).unwrap();
+    running.signal(Signal::CONT);
+    wait_until("a raw terminal", || pty.is_raw());
+    pty.write(b"aq");
+    running.end().code(0).shows("A");
+    assert_eq!(modes(&pty.settings()), modes(&before));
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_not_the_end() {
+    let world = World::new();
+    let run = quoted(&world.run("hello"));
+    finish(&mut world.shell(&format!("ulimit -f 0; exec {run}"))).code(1).says(&["File too large"]);
 }
 
 #[test]

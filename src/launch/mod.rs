@@ -7,6 +7,6 @@ mod drive;
 pub mod plan;
 pub mod report;
 pub mod session;
-mod signals;
+pub mod signals;
 mod stdin;
 pub mod volumes;

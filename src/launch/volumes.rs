@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::bdm::{self, BdmError, DeviceName, RootVolume, VolumeSource, VolumeSpec};
 use super::plan::{RootDisk, open_at_once};
-use crate::disk::Disk;
+use crate::disk::{Disk, Format};
 use crate::image::cache::FileIdentity;
 use crate::vmm::builder::DiskConfig;
 use crate::vmm::config::{ConfigError, MachineConfig};
@@ -40,6 +40,7 @@ pub enum VolumeError {
 pub struct Volumes {
     root_path: PathBuf,
     root: Arc<dyn Disk>,
+    root_format: Option<Format>,
     root_identity: Option<FileIdentity>,
     disks: Vec<DiskConfig>,
     hints: Vec<String>,
@@ -72,6 +73,7 @@ pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeErro
     Ok(Volumes {
         root_path: root.path.clone(),
         root: root_disk,
+        root_format: root.format,
         root_identity,
         disks,
         hints: bdm::hints(root, &entries),
@@ -121,7 +123,12 @@ impl Volumes {
     /// The root, for the planner.
     #[must_use]
     pub fn root(&self) -> RootDisk {
-        RootDisk { path: self.root_path.clone(), disk: self.root.clone(), identity: self.root_identity }
+        RootDisk {
+            path: self.root_path.clone(),
+            disk: self.root.clone(),
+            format: self.root_format,
+            identity: self.root_identity,
+        }
     }
 
     /// What the person may have meant otherwise.

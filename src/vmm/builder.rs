@@ -12,7 +12,7 @@ use super::boot::{self, BootError, BootSource};
 use super::bus::{Bus, BusError};
 use super::config::{ConfigError, MachineConfig};
 use super::console::ConsoleBuffer;
-use super::devices::i8042::{self, KeyboardController};
+use super::devices::i8042::KeyboardController;
 use super::devices::power::{self, PowerRegisters};
 use super::devices::pvpanic::PanicNotifier;
 use super::devices::serial::SerialPort;
@@ -188,16 +188,21 @@ fn write_acpi(memory: &GuestMemory, cpus: u8, virtio_devices: usize) -> Result<(
     Ok(())
 }
 
-/// For kernels that take it, names the virtio devices on the command line as well as in ACPI.
+/// For kernels that take it, names the virtio devices on the command line as well as in ACPI, where there is room.
 fn announce_on_cmdline(boot: &mut BootSource, virtio_devices: usize) {
     use std::fmt::Write;
     if !boot.takes_mmio_devices {
         return;
     }
+    let mut words = String::new();
     for index in 0..virtio_devices {
         let (size, base, gsi) = (pv::VIRTIO_MMIO_SIZE >> 10, pv::virtio_mmio_base(index), pv::virtio_gsi(index));
         // Writing to a String does not fail.
-        let _ = write!(boot.cmdline, " virtio_mmio.device={size}K@{base:#x}:{gsi}");
+        let _ = write!(words, "virtio_mmio.device={size}K@{base:#x}:{gsi} ");
+    }
+    // In front, where no "--" makes them the init's. The kernel finds the devices through ACPI as well.
+    if boot.cmdline.len() + words.len() <= boot.cmdline_limit as usize {
+        boot.cmdline.insert_str(0, &words);
     }
 }
 
@@ -272,7 +277,7 @@ impl Devices<'_> {
         let registers = PowerRegisters::new(stopper.clone(), timeline.clone());
         self.ports.claim(pv::POWER_PORTS, power::REGISTERS, Arc::new(registers))?;
         self.ports.claim(pv::PVPANIC, 1, Arc::new(PanicNotifier::new(console.clone())))?;
-        self.ports.claim(pv::I8042, i8042::PORTS, Arc::new(KeyboardController::new(stopper.clone())))?;
+        self.ports.claim(pv::I8042_COMMAND, 1, Arc::new(KeyboardController::new(stopper.clone())))?;
         Ok(())
     }
 
@@ -300,20 +305,26 @@ mod tests {
     use super::*;
     use crate::vmm::boot::KernelImage;
 
-    #[test]
-    fn only_kernels_that_take_it_are_told_their_devices_on_the_command_line() {
+    fn announced(cmdline: &str, cmdline_limit: u32, takes_mmio_devices: bool) -> String {
         let mut boot = BootSource {
             kernel: tempfile::tempfile().unwrap(),
             image: KernelImage::BzImage { is_64_bit: true },
             initrd: None,
-            cmdline: "ro".into(),
-            cmdline_limit: 2047,
-            takes_mmio_devices: false,
+            cmdline: cmdline.into(),
+            cmdline_limit,
+            takes_mmio_devices,
         };
         announce_on_cmdline(&mut boot, 2);
-        assert_eq!(boot.cmdline, "ro");
-        boot.takes_mmio_devices = true;
-        announce_on_cmdline(&mut boot, 2);
-        assert_eq!(boot.cmdline, "ro virtio_mmio.device=4K@0xd0000000:6 virtio_mmio.device=4K@0xd0001000:7");
+        boot.cmdline
+    }
+
+    #[test]
+    fn devices_are_named_for_kernels_that_take_it_and_where_there_is_room() {
+        let named = "virtio_mmio.device=4K@0xd0000000:6 virtio_mmio.device=4K@0xd0001000:7 ro -- single";
+        assert_eq!(announced("ro -- single", 2047, true), named);
+        assert_eq!(announced("ro -- single", u32::try_from(named.len()).unwrap(), true), named);
+        for (limit, takes) in [(u32::try_from(named.len()).unwrap() - 1, true), (2047, false), (0, true)] {
+            assert_eq!(announced("ro -- single", limit, takes), "ro -- single");
+        }
     }
 }

@@ -57,8 +57,9 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub const COM1: u64 = 0x3f8;
 /// Its interrupt.
 pub const COM1_GSI: u32 = 4;
-/// Keyboard controller: only its reset line.
-pub const I8042: u64 = 0x60;
+/// Command port of the keyboard controller: only its reset line. Its data port stays empty, and so do the ports between
+/// them, which are others': a kernel that waits for a timer bit in 0x61 waits for a one.
+pub const I8042_COMMAND: u64 = 0x64;
 /// Sleep control, sleep status and reset registers: one byte each.
 pub const POWER_PORTS: u64 = 0x600;
 /// Panic notifier.
