@@ -190,7 +190,7 @@ fn restarts(reason: &StopReason, limits: &Limits, driver: &Driver<'_>) -> bool {
 }
 
 /// What was seen of a run before its end.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Seen {
     panicked: bool,
     interrupted: bool,
