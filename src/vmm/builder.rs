@@ -120,7 +120,9 @@ pub fn build_pv(config: MachineConfig, parts: Parts<'_>) -> Result<Machine, Buil
     let vm = create_vm(parts.kvm)?;
     parts.timeline.mark(Mark::VmCreated);
 
+    // Before the interrupt controllers: after them KVM takes some milliseconds to see that nobody uses the old map.
     let guest_memory = create_memory(&vm, config.memory)?;
+    vm.create_irq_chip().map_err(BuildError::kvm("create the interrupt controllers"))?;
     let virtio_devices = parts.disks.len() + 1;
     write_acpi(&guest_memory, cpus, virtio_devices)?;
     let mut boot_source = parts.boot;
@@ -161,7 +163,6 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd, BuildError> {
     };
     vm.set_identity_map_address(pv::KVM_IDENTITY_MAP).map_err(BuildError::kvm("place its identity map"))?;
     vm.set_tss_address(pv::KVM_TSS).map_err(BuildError::kvm("place its task state"))?;
-    vm.create_irq_chip().map_err(BuildError::kvm("create the interrupt controllers"))?;
     Ok(vm)
 }
 
