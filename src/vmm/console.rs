@@ -5,15 +5,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::timeline::{Mark, Timeline};
 
 /// How many bytes may wait, apart from those a processor is just writing.
 const CAPACITY: usize = 64 << 10;
-/// How long more is waited for after output that came alone. A serial port gives single bytes, some microseconds apart:
-/// a wake-up of the reader for each of them would cost the processor that writes as long again.
-const GATHER: Duration = Duration::from_micros(100);
 
 #[derive(Default)]
 struct State {
@@ -78,11 +74,10 @@ impl ConsoleBuffer {
         }
     }
 
-    /// Waits for output, or a panic, and for more of it ([`GATHER`]), and moves all output to the end of `into`. False at the end, when nothing will come
+    /// Waits for output, or a panic, and moves all output to the end of `into`. False at the end, when nothing will come
     /// any more. `on_drained` is called when there is nothing left of a machine that has stopped.
     pub fn take(&self, into: &mut Vec<u8>, on_drained: impl Fn()) -> bool {
         let mut state = self.state();
-        let waits = state.bytes.is_empty() && !state.closed;
         while state.bytes.is_empty() && !state.closed && !state.panic_to_tell {
             state.waited_for = true;
             if state.released {
@@ -91,11 +86,6 @@ impl ConsoleBuffer {
             state = self.something.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waited_for = false;
-        if waits && !state.closed {
-            drop(state);
-            std::thread::sleep(GATHER);
-            state = self.state();
-        }
         state.panic_to_tell = false;
         let open = !(state.closed && state.bytes.is_empty());
         into.append(&mut state.bytes);
@@ -165,33 +155,6 @@ mod tests {
         guest.join().unwrap();
         assert_eq!(all.len(), TOTAL);
         assert!(all.iter().enumerate().all(|(i, b)| usize::from(*b) == i % 251));
-    }
-
-    #[test]
-    fn bytes_that_come_one_by_one_are_taken_together() {
-        const TOTAL: usize = 2000;
-        let console = Arc::new(ConsoleBuffer::default());
-        let reader = {
-            let console = console.clone();
-            std::thread::spawn(move || {
-                let (mut bytes, mut batches) = (Vec::new(), 0);
-                while console.take(&mut bytes, || {}) {
-                    batches += 1;
-                }
-                (bytes.len(), batches)
-            })
-        };
-        for _ in 0..TOTAL {
-            console.push(b"x");
-            // About what a byte takes on its way out of a guest.
-            for _ in 0..200 {
-                std::hint::spin_loop();
-            }
-        }
-        console.close();
-        let (taken, batches) = reader.join().unwrap();
-        assert_eq!(taken, TOTAL);
-        assert!(batches < TOTAL / 4, "{batches}");
     }
 
     #[test]
