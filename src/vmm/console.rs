@@ -78,7 +78,7 @@ impl ConsoleBuffer {
         }
     }
 
-    /// Waits for output, or a panic, and for more of it ([`GATHER`]), and moves all output to the end of `into`. False at the end, when nothing will come
+    /// Waits for output, or a panic, and a moment for more of it, and moves all output to the end of `into`. False at the end, when nothing will come
     /// any more. `on_drained` is called when there is nothing left of a machine that has stopped.
     pub fn take(&self, into: &mut Vec<u8>, on_drained: impl Fn()) -> bool {
         let mut state = self.state();
