@@ -1,6 +1,6 @@
 //! Moves the console's output from the machine to where it is shown, and looks at it on the way.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -15,6 +15,9 @@ use crate::vmm::timeline::{Mark, Timeline};
 
 /// What a pipe that says it is ready takes at once (`PIPE_BUF`), so that a write does not wait.
 const CHUNK: usize = 4096;
+/// A guest writes byte by byte. The first is shown at once; what comes in this time after it is dealt with together, so
+/// that not every byte costs a wake-up, a look and a write.
+const GATHER: Duration = Duration::from_micros(500);
 /// How long an output that takes nothing is waited for once the machine has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -63,9 +66,20 @@ impl Sink {
                 Err(rustix::io::Errno::INTR) => {}
                 // It has room, but not enough for a line's end.
                 Err(rustix::io::Errno::AGAIN) if patience.pause() => {}
-                Err(_) => self.fd = None,
+                Err(e) => {
+                    self.fd = None;
+                    tell_loss(e);
+                }
             }
         }
+    }
+}
+
+/// A full disk, say. A reader or terminal that went away has nobody to tell.
+fn tell_loss(cause: rustix::io::Errno) {
+    if !matches!(cause, rustix::io::Errno::PIPE | rustix::io::Errno::IO) {
+        // Standard error may be closed.
+        let _ = writeln!(io::stderr(), "amiboot: standard output: {cause}; the rest of the console is not shown");
     }
 }
 
@@ -168,6 +182,7 @@ impl Pump {
                 sink.write(&batch);
                 batch.clear();
                 told.tell(&sights);
+                std::thread::sleep(GATHER);
             }
             transcript
         })?;

@@ -186,11 +186,11 @@ pub(super) fn initrd_of_image(cache: &Cache, image: &Image, entry: &BootEntry, d
 pub(super) fn initrd_of_host(cache: &Cache, path: &Path) -> Result<Blob, PlanError> {
     let fail = |cause| PlanError::HostFile { option: "--initrd", path: path.into(), cause };
     let mut file = open_host_file("--initrd", path, MAX_INITRD)?;
-    let blob = cache.insert_content(|out| io::copy(&mut file, out).map(|_| ()).map_err(fail))?;
-    if blob.len == 0 {
-        return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")));
-    }
-    Ok(blob)
+    cache.insert_content(|out| match io::copy(&mut file, out) {
+        Ok(0) => Err(fail(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"))),
+        Ok(_) => Ok(()),
+        Err(cause) => Err(fail(cause)),
+    })
 }
 
 fn open_host_file(option: &'static str, path: &Path, limit: u64) -> Result<io::Take<File>, PlanError> {
