@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// Calls something that may panic over bad input; nothing where it did. Such a panic prints nothing and is not told to
-/// those who [watch](watch).
+/// those who [`watch`].
 pub fn catch<T>(operation: impl FnOnce() -> T) -> Option<T> {
     install();
     let outer = CAUGHT.replace(true);

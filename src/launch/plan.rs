@@ -193,6 +193,9 @@ impl Planner {
         say: Box<dyn Fn(&str)>,
     ) -> Result<Self, PlanError> {
         let cache = Cache::open(&cache_dir())?;
+        if own_cache_dir().is_none() {
+            cache.require_own()?;
+        }
         Ok(Self { root, overrides, timeline, cache, booted: None, say })
     }
 
@@ -429,14 +432,20 @@ pub(super) fn open_at_once(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
-/// Where unpacked kernels are kept: `$AMIBOOT_CACHE`, else `amiboot` in the user's cache directory.
+/// Where unpacked kernels are kept: `$AMIBOOT_CACHE`, else `amiboot` in the user's cache directory, else a directory of
+/// this user in `/var/tmp`.
 #[must_use]
 pub fn cache_dir() -> PathBuf {
+    own_cache_dir()
+        .unwrap_or_else(|| Path::new("/var/tmp").join(format!("amiboot-cache-{}", rustix::process::geteuid().as_raw())))
+}
+
+/// The directory that this user's surroundings name.
+fn own_cache_dir() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("AMIBOOT_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").filter(|p| p.is_absolute()).map(|p| p.join("amiboot")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/amiboot")))
-        .unwrap_or_else(|| Path::new("/var/tmp/amiboot-cache").into())
 }
 
 #[cfg(test)]
