@@ -25,6 +25,13 @@ fn a_guest_that_resets_restarts() {
 }
 
 #[test]
+fn a_jump_to_the_reset_vector_restarts() {
+    let world = World::new();
+    finish(world.run("reset_vector").arg("--no-reboot")).code(0).says(&["the guest restarted (--no-reboot)"]);
+    finish(world.run("reset_vector").args(["--until", "another start\\s+another start"])).code(0);
+}
+
+#[test]
 fn a_guest_that_resets_is_not_started_again_where_it_is_not_to() {
     let world = World::new();
     let ended = finish(world.run("reset").arg("--no-reboot")).code(0).says(&["the guest restarted (--no-reboot)"]);

@@ -124,7 +124,7 @@ pub fn build_pv(config: MachineConfig, parts: Parts<'_>) -> Result<Machine, Buil
     let guest_memory = create_memory(&vm, config.memory)?;
     vm.create_irq_chip().map_err(BuildError::kvm("create the interrupt controllers"))?;
     let virtio_devices = parts.disks.len() + 1;
-    write_acpi(&guest_memory, cpus, virtio_devices)?;
+    write_tables(&guest_memory, cpus, virtio_devices)?;
     let mut boot_source = parts.boot;
     announce_on_cmdline(&mut boot_source, virtio_devices);
     let entry = boot::load(&guest_memory, config.memory, &boot_source, pv::ACPI_TABLES)?;
@@ -183,9 +183,10 @@ fn create_memory(vm: &VmFd, size: u64) -> Result<GuestMemory, BuildError> {
     Ok(memory)
 }
 
-fn write_acpi(memory: &GuestMemory, cpus: u8, virtio_devices: usize) -> Result<(), BuildError> {
+fn write_tables(memory: &GuestMemory, cpus: u8, virtio_devices: usize) -> Result<(), BuildError> {
     let tables = pv_acpi::tables(pv::ACPI_TABLES, cpus, virtio_devices).map_err(BootError::TablesTooLarge)?;
     memory.write_slice(&tables, GuestAddress(pv::ACPI_TABLES)).map_err(MemoryError::from)?;
+    memory.write_slice(&pv::RESET_CODE, GuestAddress(pv::RESET_VECTOR)).map_err(MemoryError::from)?;
     Ok(())
 }
 
