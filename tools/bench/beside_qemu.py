@@ -19,38 +19,18 @@ INIT_LINE = b"tiny: ready"
 
 
 def resident_beside_guest(pid):
-    """Resident memory in MiB outside the mappings that make up the guest's memory: those within one reservation of the
-    guest's size, files mapped into it included."""
-    mappings, current = [], None
+    """Resident memory of QEMU in MiB outside the guest's memory, which is one mapping of exactly its size."""
+    mappings = []
     with open(f"/proc/{pid}/smaps", encoding="utf-8") as smaps:
         for line in smaps:
             head = line.split()
             if "-" in head[0] and not head[0].endswith(":"):
                 start, end = (int(part, 16) for part in head[0].split("-"))
-                current = [start, end, 0]
-                mappings.append(current)
+                mappings.append([end - start, 0])
             elif head[0] == "Rss:":
-                current[2] = int(head[1])
-    # Neighbours make one block; the guest's memory lies in the smallest block that has room for it.
-    blocks = []
-    for start, end, rss in sorted(mappings):
-        if blocks and blocks[-1][1] == start:
-            blocks[-1][1] = end
-            blocks[-1][2].append((start, end, rss))
-        else:
-            blocks.append([start, end, [(start, end, rss)]])
-    size = MEMORY_MIB << 20
-    guest = min((b for b in blocks if b[1] - b[0] >= size), key=lambda b: b[1] - b[0])
-    total = sum(rss for _, _, rss in mappings)
-    # Within the block the guest's part is the one run of mappings that adds up to its size.
-    parts = guest[2]
-    for i in range(len(parts)):
-        length = inside = 0
-        for start, end, rss in parts[i:]:
-            length, inside = length + end - start, inside + rss
-            if length == size:
-                return (total - inside) / 1024
-    return (total - sum(rss for _, _, rss in parts)) / 1024
+                mappings[-1][1] = int(head[1])
+    guest = max(rss for size, rss in mappings if size == MEMORY_MIB << 20)
+    return (sum(rss for _, rss in mappings) - guest) / 1024
 
 
 def run(command, environment):
@@ -63,7 +43,7 @@ def run(command, environment):
     for line in child.stdout:
         if INIT_LINE in line:
             to_init = (time.monotonic() - began) * 1000
-            memory = resident_beside_guest(child.pid)
+            memory = resident_beside_guest(child.pid) if "qemu" in command[0] else None
             break
     child.stdout.read()
     code = child.wait()
@@ -96,8 +76,10 @@ def main():
     for number in range(runs):
         rows["amiboot"].append(run(amiboot, environment))
         with open(report, encoding="utf-8") as file:
-            first = next(e for e in json.load(file)["events"] if e["name"] == "first_instruction")
+            seen = json.load(file)
+        first = next(e for e in seen["events"] if e["name"] == "first_instruction")
         rows["amiboot"][-1]["CPU time to first instruction, ms"] = first["cpu_ms"]
+        rows["amiboot"][-1]["monitor memory, MiB"] = seen["memory"]["monitor_bytes"] / 2**20
         rows["QEMU microvm"].append(run(qemu, environment))
         print(f"run {number + 1} of {runs}", file=sys.stderr)
     version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
