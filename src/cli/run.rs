@@ -13,17 +13,21 @@ use crate::disk::Format;
 use crate::disk::size::parse_size;
 use crate::host::kvm;
 use crate::launch::bdm::RootVolume;
+use crate::launch::firmware::{self, FirmwareChoice};
 use crate::launch::plan::{BootOverrides, Booted, Planner, Protocol};
 use crate::launch::report::BootReport;
 use crate::launch::session::{self, Ended, Limits, Outcome, SessionError};
 use crate::launch::volumes;
 use crate::vmm::boot::BootError;
-use crate::vmm::builder::BuildError;
+use crate::vmm::builder::{Boot, BuildError};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::timeline::{Mark, Timeline};
 
 /// The compiled pattern of `--until` may take this much memory, in bytes.
 const PATTERN_MAX: usize = 1 << 20;
+
+/// What a guest is told of its instance type.
+const INSTANCE_TYPE: &str = "t3.micro";
 
 /// Which kind of guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -72,6 +76,14 @@ pub struct RunArgs {
     /// Which kind of guest
     #[arg(long, value_enum, default_value = "auto")]
     mode: Mode,
+
+    /// Firmware of an HVM guest: bios, uefi, or a file
+    #[arg(long, value_name = "FIRMWARE", default_value = "bios")]
+    firmware: FirmwareChoice,
+
+    /// Write what the firmware says of its work to this file
+    #[arg(long, value_name = "FILE")]
+    firmware_log: Option<PathBuf>,
 
     /// Memory of the guest, for example 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = memory_size)]
@@ -159,9 +171,10 @@ fn pattern(text: &str) -> Result<Regex, String> {
 
 /// Runs it; gives the exit code.
 pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliError> {
-    if args.mode == Mode::Hvm {
-        return Err("--mode hvm: HVM guests are not supported yet; --mode pv boots the image's own kernel".into());
-    }
+    let firmware = match args.mode {
+        Mode::Hvm => Some(firmware::open(&args.firmware, args.firmware_log.as_deref(), INSTANCE_TYPE)?),
+        Mode::Auto | Mode::Pv => None,
+    };
     if let Some(path) = &args.boot_report {
         BootReport::check_path(path)?;
     }
@@ -194,7 +207,10 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         machine,
         volumes.disks(),
         &limits,
-        &mut || planner.next_start().map_err(Into::into),
+        &mut || match &firmware {
+            Some(firmware) => Ok(Boot::Firmware(firmware.clone())),
+            None => planner.next_start().map(Boot::Kernel).map_err(Into::into),
+        },
         timeline,
     )
     .map_err(|error| name_file(error, args, planner.booted()))?;

@@ -9,6 +9,7 @@ use crate::disk::Disk;
 use crate::image::cache::FileIdentity;
 use crate::vmm::builder::DiskConfig;
 use crate::vmm::config::{ConfigError, MachineConfig};
+use crate::vmm::machine::pv;
 
 /// Why the volumes cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +47,7 @@ pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeErro
             .for_each(|e| e.persist = !e.read_only);
     }
     let specs = bdm::resolve(root, &entries)?;
-    MachineConfig::check_disks(specs.len())?;
+    MachineConfig::check_disks(specs.len(), pv::VIRTIO_MMIO_MAX)?;
     // Before the disk is opened: what is found on it is then at least as new as this says.
     let root_identity = identity(&root.path);
     let dir = scratch_dir();

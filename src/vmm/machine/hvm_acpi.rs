@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
+use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, PackageBuilder, Package,
+    AddressSpace, AddressSpaceCacheable, Device, EISAName, IO, Interrupt, Name, Package, PackageBuilder,
     ResourceTemplate, Scope, ZERO,
 };
 use acpi_tables::facs::FACS;
@@ -13,7 +14,6 @@ use acpi_tables::gas::{AccessSize, AddressSpace as Registers, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, ProcessorLocalApic};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
-use acpi_tables::Aml;
 
 use super::hvm::{self, MemoryLayout};
 use crate::vmm::devices::linker::{Script, Zone};
@@ -227,7 +227,8 @@ fn pci_root(aml: &mut Vec<u8>, layout: &MemoryLayout) {
     };
     let bus = AddressSpace::new_bus_number(0u16, 0xff);
     let config = IO::new(0xcf8, 0xcf8, 1, 8);
-    let (ports_low, ports_high) = (AddressSpace::new_io(0u16, 0xcf7, None), AddressSpace::new_io(0xd00u16, 0xffff, None));
+    let (ports_low, ports_high) =
+        (AddressSpace::new_io(0u16, 0xcf7, None), AddressSpace::new_io(0xd00u16, 0xffff, None));
     let (vga, low) = (memory(hvm::VGA_WINDOW), memory(low));
     let mut resources: Vec<&dyn Aml> = vec![&bus, &config, &ports_low, &ports_high, &vga, &low];
     resources.extend(high.as_ref().map(|window| window as &dyn Aml));
@@ -283,11 +284,8 @@ fn isa_devices(aml: &mut Vec<u8>) {
         .to_aml_bytes(aml);
     };
     let address = u32::from(hvm::ISA_BRIDGE.device()) << 16 | u32::from(hvm::ISA_BRIDGE.function());
-    Scope::new(
-        "_SB_.PCI0".into(),
-        vec![&Device::new("ISA_".into(), vec![&Name::new("_ADR".into(), &address)])],
-    )
-    .to_aml_bytes(aml);
+    Scope::new("_SB_.PCI0".into(), vec![&Device::new("ISA_".into(), vec![&Name::new("_ADR".into(), &address)])])
+        .to_aml_bytes(aml);
     let pnp = EISAName::new;
     device(aml, "COM1", &pnp("PNP0501"), vec![&io(hvm::COM1, 8), &edge(hvm::COM1_GSI)]);
     device(
@@ -333,8 +331,7 @@ mod tests {
     fn firmware_places_the_tables_so_that_every_pointer_lands_and_every_sum_is_zero() {
         for (memory, cpus) in [(64 << 20, 1), (2 << 30, 4), (3 << 30, 8), (9 << 30, 254)] {
             let files = files(&MemoryLayout::new(memory, 40), cpus);
-            let contents =
-                BTreeMap::from([(RSDP_FILE.to_owned(), files.rsdp), (TABLES_FILE.to_owned(), files.tables)]);
+            let contents = BTreeMap::from([(RSDP_FILE.to_owned(), files.rsdp), (TABLES_FILE.to_owned(), files.tables)]);
             let placed = model::run(&files.script, &contents);
             let (rsdp, _) = &placed[RSDP_FILE];
             let (tables, base) = &placed[TABLES_FILE];

@@ -2,5 +2,6 @@
 
 pub mod hvm;
 pub mod hvm_acpi;
+pub mod hvm_firmware;
 pub mod pv;
 pub mod pv_acpi;
