@@ -49,7 +49,7 @@ const ROM_SLOT: u32 = 8;
 /// `CPUID` leaf with the number of physical address bits.
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 
-pub(super) fn build(parts: Common<'_>, firmware: Firmware) -> Result<Machine, BuildError> {
+pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, BuildError> {
     MachineConfig::check_disks(parts.disks.len(), hvm::SLOTS_MAX)?;
     let cpuid = supported_cpuid(parts.kvm)?;
     let layout = MemoryLayout::new(parts.memory, address_bits(&cpuid));

@@ -135,8 +135,8 @@ pub fn build(config: MachineConfig, parts: Parts<'_>) -> Result<Machine, BuildEr
     let Parts { kvm, boot, disks, console, timeline, log } = parts;
     let common = Common { kvm, memory: config.memory, cpus, disks, console, timeline, log };
     match boot {
-        Boot::Kernel(source) => pv::build(common, source),
-        Boot::Firmware(firmware) => hvm::build(common, firmware),
+        Boot::Kernel(source) => pv::build(&common, source),
+        Boot::Firmware(firmware) => hvm::build(&common, firmware),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::vmm::virtio::block::Block;
 use crate::vmm::virtio::mmio::{self, MmioTransport};
 use crate::vmm::virtio::rng::Rng;
 
-pub(super) fn build(parts: Common<'_>, mut boot_source: BootSource) -> Result<Machine, BuildError> {
+pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<Machine, BuildError> {
     MachineConfig::check_disks(parts.disks.len(), pv::VIRTIO_MMIO_MAX)?;
     let cpus = parts.cpus;
 

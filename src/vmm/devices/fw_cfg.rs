@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(dma(&device, 0x21 << 16 | DMA_SELECT | DMA_WRITE, 1, 0), DMA_ERROR);
         assert_eq!(dma(&device, 0, u32::MAX, u64::MAX), 0, "asks for nothing");
         // A descriptor that is nowhere, or half of it.
-        for addr in [MEMORY as u32, MEMORY as u32 - 8, u32::MAX] {
+        for addr in [0x2_0000u32, 0x1_fff8, u32::MAX] {
             device.write(4, &0u32.to_be_bytes());
             device.write(8, &addr.to_be_bytes());
         }

@@ -175,8 +175,8 @@ impl BusDevice for PowerManagement {
         let mut rest = data;
         while let Some((&first, after)) = rest.split_first() {
             let (value, mask, taken) = match after.first() {
-                Some(&second) if at % 2 == 0 => (u16::from_le_bytes([first, second]), 0xffff, 2),
-                _ if at % 2 == 0 => (u16::from(first), 0x00ff, 1),
+                Some(&second) if at.is_multiple_of(2) => (u16::from_le_bytes([first, second]), 0xffff, 2),
+                _ if at.is_multiple_of(2) => (u16::from(first), 0x00ff, 1),
                 _ => (u16::from(first) << 8, 0xff00, 1),
             };
             self.write_register(&mut state, at & !1, value, mask);
