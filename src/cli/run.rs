@@ -19,7 +19,7 @@ use crate::launch::report::BootReport;
 use crate::launch::session::{self, Ended, Limits, Outcome, SessionError};
 use crate::launch::volumes;
 use crate::vmm::boot::BootError;
-use crate::vmm::builder::{Boot, BuildError};
+use crate::vmm::builder::{Boot, BuildError, Firmware};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::timeline::{Mark, Timeline};
 
@@ -169,10 +169,26 @@ fn pattern(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text).size_limit(PATTERN_MAX).build().map_err(|e| e.to_string())
 }
 
+/// An HVM guest's kernel comes from its disk: options for another say so.
+fn open_firmware(args: &RunArgs) -> Result<Firmware, CliError> {
+    let given = [
+        ("--kernel", args.kernel.is_some()),
+        ("--initrd", args.initrd.is_some()),
+        ("--cmdline", args.cmdline.is_some()),
+        ("--append", !args.append.is_empty()),
+        ("--entry", args.entry.is_some()),
+        ("--protocol", args.protocol != ProtocolChoice::Auto),
+    ];
+    if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+        return Err(format!("{option}: an HVM guest boots what its disk's own boot loader says; use --mode pv").into());
+    }
+    Ok(firmware::open(&args.firmware, args.firmware_log.as_deref(), INSTANCE_TYPE)?)
+}
+
 /// Runs it; gives the exit code.
 pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliError> {
     let firmware = match args.mode {
-        Mode::Hvm => Some(firmware::open(&args.firmware, args.firmware_log.as_deref(), INSTANCE_TYPE)?),
+        Mode::Hvm => Some(open_firmware(args)?),
         Mode::Auto | Mode::Pv => None,
     };
     if let Some(path) = &args.boot_report {
