@@ -8,6 +8,7 @@ pub mod console;
 pub mod devices;
 pub mod machine;
 pub mod memory;
+pub mod nvme;
 pub mod running;
 pub mod stop;
 pub mod timeline;

@@ -22,7 +22,7 @@ pub mod rng;
 pub mod worker;
 
 #[cfg(test)]
-mod testing;
+pub(in crate::vmm) mod testing;
 
 use std::sync::Arc;
 
