@@ -1,5 +1,6 @@
 //! An NVMe 1.4 controller with one namespace over a disk, as EC2's Nitro instances see each of their volumes.
 //!
+//! * [`function`]: the PCI function that holds it;
 //! * [`registers`]: what the guest sees at its addresses: properties, doorbells, enable, shutdown;
 //! * [`doorbell`]: the one thing that processors and the worker share, without a lock;
 //! * [`worker`]: the thread that serves all queues; stopped and joined before the queues are given up;
@@ -15,6 +16,7 @@ mod counters;
 mod doorbell;
 mod engine;
 mod features;
+mod function;
 #[cfg(test)]
 mod hostile_tests;
 mod identify;
@@ -37,6 +39,7 @@ mod tests;
 mod worker;
 
 pub use counters::NvmeCounters;
+pub use function::NvmeFunction;
 pub use identity::Identity;
 pub use registers::{Nvme, NvmeState, QueueState};
 
@@ -56,8 +59,6 @@ pub const REGISTERS_LEN: u64 = 0x2000;
 pub const MAX_QUEUES: u16 = 64;
 /// The most entries of a queue (CAP.MQES + 1).
 pub const MAX_ENTRIES: u16 = 1024;
-/// The class of an NVM Express I/O controller: mass storage, non-volatile memory, NVMe (section 2.1.5).
-pub const PCI_CLASS: [u8; 3] = [0x01, 0x08, 0x02];
 
 /// Memory page size in bytes; the only one supported (CAP.MPSMIN = CAP.MPSMAX = 0).
 const PAGE: u64 = 4096;
