@@ -29,6 +29,7 @@ fn reads_and_writes_of_every_prp_shape() {
     let bench = io.bench.clone();
     // One page, one page at an offset, two pages, the same at an offset, across the seam of two regions.
     let list = DATA + 0x1_0000;
+    let exact = DATA + 0x1_2000 - 16;
     let shapes: &[Shape] = &[
         (DATA, 0, 8, &[(DATA, 4096)]),
         (DATA + 0xe00, 0, 1, &[(DATA + 0xe00, 512)]),
@@ -36,8 +37,12 @@ fn reads_and_writes_of_every_prp_shape() {
         (DATA, DATA + 0x3000, 16, &[(DATA, 4096), (DATA + 0x3000, 4096)]),
         (SEAM - 0x1000, SEAM, 16, &[(SEAM - 0x1000, 8192)]),
         (DATA + 0x804, list + 0x10, 16, &[(DATA + 0x804, 0x7fc), (DATA + 0x5000, 4096), (DATA + 0x2000, 0x804)]),
+        // A list that ends with its page leads nowhere.
+        (DATA, exact, 24, &[(DATA, 4096), (DATA + 0x5000, 4096), (DATA + 0x2000, 4096)]),
     ];
-    bench.put(list + 0x10, [DATA + 0x5000, DATA + 0x2000].map(u64::to_le_bytes).as_flattened());
+    for list in [list + 0x10, exact] {
+        bench.put(list, [DATA + 0x5000, DATA + 0x2000].map(u64::to_le_bytes).as_flattened());
+    }
     for (number, (prp1, prp2, blocks, parts)) in shapes.iter().enumerate() {
         let len = 512 * *blocks as usize;
         let read = Cmd { prp2: *prp2, ..Cmd::blocks(io_op::READ, *prp1, 3, *blocks) };
@@ -80,6 +85,10 @@ fn the_longest_transfer_with_chained_lists() {
     let circle = DATA - 0x3000;
     bench.put(circle, &circle.to_le_bytes().repeat(512));
     assert_eq!(io.code(&Cmd { prp2: circle + 0xff8, ..Cmd::blocks(io_op::COMPARE, pages[0], 0, 2048) }), 0x285);
+    // A list that leads into the middle of a page, however good what is there.
+    bench.put(circle, &DATA.to_le_bytes().repeat(511));
+    bench.put(circle + 0xff8, &(circle + 8).to_le_bytes());
+    assert_eq!(io.code(&Cmd { prp2: circle + 0xff8, ..Cmd::blocks(io_op::READ, DATA, 0, 64) }), 0x13);
     // Lists that are not aligned, not memory, or have such entries.
     for (prp2, entry, code) in [
         (circle + 4, 0, 0x13),

@@ -46,7 +46,7 @@ pub use registers::{Nvme, NvmeState, QueueState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use self::doorbell::Doorbells;
 use super::memory::GuestMemory;
@@ -140,6 +140,30 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(setup: Setup) -> std::io::Result<Self> {
+        let queues = setup.queues.clamp(1, MAX_QUEUES);
+        Ok(Self {
+            disk: setup.disk,
+            identity: setup.identity,
+            memory: setup.memory,
+            interrupts: setup.interrupts,
+            vectors: setup.vectors.max(1),
+            queues,
+            log: setup.log,
+            logged: AtomicU32::new(0),
+            counters: Arc::default(),
+            configuration: AtomicU32::new(0),
+            status: AtomicU32::new(0),
+            doorbells: Doorbells::new(queues),
+            bad_doorbells: AtomicU32::new(0),
+            shutdown: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            idle: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+            kick: EventFd::new(EFD_CLOEXEC)?,
+        })
+    }
+
     /// Tells the worker that there is news.
     fn wake(&self) {
         if self.idle.swap(false, Ordering::SeqCst) {

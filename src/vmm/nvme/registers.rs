@@ -1,18 +1,17 @@
 //! What the guest sees at the controller's addresses (section 3.1): properties and doorbells.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use super::counters::NvmeCounters;
-use super::doorbell::{BadDoorbell, Doorbells, Kind};
+use super::doorbell::{BadDoorbell, Kind};
 use super::engine::{Engine, Event};
 use super::identity::Identity;
 use super::worker::Worker;
-use super::{MAX_ENTRIES, MAX_QUEUES, REGISTERS_LEN, Setup, Shared, VERSION, status_bits};
+use super::{MAX_ENTRIES, REGISTERS_LEN, Setup, Shared, VERSION, status_bits};
 use crate::vmm::bus::BusDevice;
 
 const CAP: u64 = 0x00;
@@ -99,28 +98,7 @@ impl Nvme {
     /// # Errors
     /// What the host said when it could not make an event.
     pub fn new(setup: Setup) -> io::Result<Self> {
-        let queues = setup.queues.clamp(1, MAX_QUEUES);
-        let shared = Shared {
-            disk: setup.disk,
-            identity: setup.identity,
-            memory: setup.memory,
-            interrupts: setup.interrupts,
-            vectors: setup.vectors.max(1),
-            queues,
-            log: setup.log,
-            logged: AtomicU32::new(0),
-            counters: Arc::default(),
-            configuration: AtomicU32::new(0),
-            status: AtomicU32::new(0),
-            doorbells: Doorbells::new(queues),
-            bad_doorbells: AtomicU32::new(0),
-            shutdown: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            idle: AtomicBool::new(false),
-            starved: AtomicBool::new(false),
-            kick: EventFd::new(EFD_CLOEXEC)?,
-        };
-        Ok(Self { shared: Arc::new(shared), registers: Mutex::default() })
+        Ok(Self { shared: Arc::new(Shared::new(setup)?), registers: Mutex::default() })
     }
 
     /// How it presents itself.

@@ -29,7 +29,7 @@ const RING_ROOM: u64 = 0x2000;
 pub const DATA: u64 = 0x4_0000;
 
 /// How long a test waits before it calls a wake-up lost.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Counts the interrupts of each vector.
 #[derive(Default)]
@@ -108,6 +108,18 @@ pub struct Done {
     pub retry: bool,
 }
 
+pub fn setup(disk: Arc<dyn Disk>, memory: GuestMemory, calls: Arc<Calls>) -> Setup {
+    Setup {
+        disk,
+        identity: Identity::ebs("vol-0123456789abcdef0", "/dev/sdf"),
+        memory,
+        interrupts: calls,
+        vectors: VECTORS,
+        queues: QUEUES,
+        log: no_log(),
+    }
+}
+
 /// A controller with what is around it.
 pub struct Bench {
     pub nvme: Nvme,
@@ -119,15 +131,7 @@ impl Bench {
     pub fn new(disk: Arc<dyn Disk>) -> Arc<Self> {
         let memory = memory();
         let calls = Arc::new(Calls::default());
-        let nvme = Nvme::new(Setup {
-            disk,
-            identity: Identity::ebs("vol-0123456789abcdef0", "/dev/sdf"),
-            memory: memory.clone(),
-            interrupts: calls.clone(),
-            vectors: VECTORS,
-            queues: QUEUES,
-            log: no_log(),
-        });
+        let nvme = Nvme::new(setup(disk, memory.clone(), calls.clone()));
         Arc::new(Self { nvme: nvme.unwrap(), memory, calls })
     }
 
