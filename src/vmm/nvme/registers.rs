@@ -214,6 +214,8 @@ impl Nvme {
     /// Starts the worker, or goes into the fatal status.
     fn enable(&self, registers: &mut Registers, configuration: u32) {
         NvmeCounters::count(&self.shared.counters.enabled);
+        // What was written to doorbells before is not this life's error.
+        self.shared.bad_doorbells.store(0, Ordering::SeqCst);
         match self.start(registers, configuration) {
             Ok(worker) => {
                 registers.worker = Some(worker);

@@ -398,3 +398,14 @@ fn events_are_held_told_once_and_aborted() {
     admin.must(&log_page(2, 0, 512));
     assert_eq!(admin.bench.take(DATA, 1), [2]);
 }
+
+#[test]
+fn doorbells_before_the_start_are_counted_and_forgotten() {
+    let bench = Bench::new(disk());
+    bench.set(Bench::submission_doorbell(0), 1);
+    bench.set(Bench::completion_doorbell(9), 1);
+    let mut admin = bench.enable(16);
+    admin.must(&log_page(1, 0, 64));
+    assert_eq!(bench.take(DATA, 64), [0; 64]);
+    assert_eq!(bench.nvme.counters().bad_doorbells.load(Ordering::Relaxed), 2);
+}
