@@ -11,6 +11,7 @@ pub mod io_events;
 pub mod irq_routing;
 pub mod machine;
 pub mod memory;
+pub mod nvme;
 pub mod pci;
 pub mod running;
 pub mod smbios;

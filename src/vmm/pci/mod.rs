@@ -51,6 +51,8 @@ pub mod msix;
 pub mod ports;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::io;

@@ -28,7 +28,7 @@ pub mod transport;
 pub mod worker;
 
 #[cfg(test)]
-mod testing;
+pub(in crate::vmm) mod testing;
 
 use std::sync::Arc;
 
