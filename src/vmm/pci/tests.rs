@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::chipset::{HostBridge, IsaBridge, PamSegment, PowerManagement};
+use super::chipset::{HostBridge, IsaBridge, PowerManagement};
 use super::config::{BarKind, ConfigSpace, Identity};
-use super::endpoint::{Endpoint, MsixPlace};
+use super::endpoint::{Endpoint, EndpointBuilder, MsixPlace};
 use super::intx::{Intx, SharedLine};
 use super::msix::Msix;
 use super::testing::*;
@@ -16,25 +16,6 @@ use crate::vmm::bus::{Bus, BusDevice};
 
 const A: DevFn = DevFn::new(2, 0);
 const B: DevFn = DevFn::new(9, 0);
-
-/// Reads as its tag, and notes offsets and lengths of all accesses.
-struct Tagged(u8, Mutex<Vec<(u64, usize)>>);
-
-impl Tagged {
-    fn new(tag: u8) -> Arc<Self> {
-        Arc::new(Self(tag, Mutex::default()))
-    }
-}
-
-impl BusDevice for Tagged {
-    fn read(&self, offset: u64, data: &mut [u8]) {
-        data.fill(self.0);
-        self.1.lock().unwrap().push((offset, data.len()));
-    }
-    fn write(&self, offset: u64, data: &[u8]) {
-        self.1.lock().unwrap().push((offset, data.len()));
-    }
-}
 
 fn whole(size: u64, device: Arc<dyn BusDevice>) -> Bus {
     let mut bus = Bus::default();
@@ -74,7 +55,7 @@ fn function(tag: u8) -> Function {
         .map(|b| b.doorbells(2, vec![Doorbell { offset: 0x100, datum: None, event: bell.clone() }]))
         .and_then(|b| b.msix(Msix::new(5, route.clone()), MsixPlace { bar: 2, table: 0xc000, pba: 0xe000 }))
         .map(|b| b.intx(Some(intx.clone())))
-        .and_then(|b| b.build())
+        .and_then(EndpointBuilder::build)
         .unwrap();
     Function { endpoint: Arc::new(endpoint), memory, memory64, io, bell, intx, route }
 }
@@ -83,12 +64,6 @@ fn with_one() -> (TestBus, Function) {
     let (bus, one) = (TestBus::new(), function(0x10));
     bus.bus.add(A, one.endpoint.clone()).unwrap();
     (bus, one)
-}
-
-fn tag_at(bus: &TestBus, space: Space, addr: u64) -> u8 {
-    let mut data = [0];
-    bus.bus.read(space, addr, &mut data);
-    data[0]
 }
 
 #[test]
@@ -340,7 +315,7 @@ fn intx_is_silent_when_disabled_or_replaced_by_msix() {
         .bar(0, BarKind::Memory32, 0x1000, Bus::default())
         .and_then(|b| b.msix(Msix::new(1, Arc::new(FakeRoute::default())), MsixPlace { bar: 0, table: 0, pba: 0x800 }))
         .map(|b| b.intx(Some(intx.clone())))
-        .and_then(|b| b.build())
+        .and_then(EndpointBuilder::build)
         .unwrap();
     let bus = TestBus::new();
     bus.bus.add(A, Arc::new(endpoint)).unwrap();
@@ -405,69 +380,6 @@ fn parts_that_do_not_fit_are_refused() {
     ] {
         assert!(!msix(table, pba, bar), "{table:#x} {pba:#x} {bar}");
     }
-}
-
-#[test]
-fn the_host_bridge_tells_of_shadowed_segments() {
-    let told = Arc::new(Mutex::new(Vec::<PamSegment>::new()));
-    let seen = told.clone();
-    let bus = TestBus::new();
-    let slot = DevFn::new(0, 0);
-    bus.bus.add(slot, Arc::new(HostBridge::new(Box::new(move |segment| seen.lock().unwrap().push(segment))))).unwrap();
-    let told = || {
-        let mut segments = std::mem::take(&mut *told.lock().unwrap());
-        segments.sort_by_key(|segment| segment.range.start);
-        segments.into_iter().map(|s| (s.range.start, s.range.end, s.read_memory, s.write_memory)).collect::<Vec<_>>()
-    };
-    assert_eq!((bus.get(slot, 0, 4), bus.get(slot, 8, 4)), (0x1237_8086, 0x0600_0002));
-    bus.set(slot, 0x59, 1, 0x30);
-    assert_eq!(told(), [(0xf_0000, 0x10_0000, true, true)]);
-    bus.set(slot, 0x59, 1, 0xff);
-    assert_eq!((told(), bus.get(slot, 0x59, 1)), (vec![], 0x30));
-    bus.set(slot, 0x5a, 2, 0x1231);
-    assert_eq!(
-        told(),
-        [
-            (0xc_0000, 0xc_4000, true, false),
-            (0xc_4000, 0xc_8000, true, true),
-            (0xc_8000, 0xc_c000, false, true),
-            (0xc_c000, 0xd_0000, true, false),
-        ]
-    );
-    bus.set(slot, 0x5f, 1, 0x20);
-    assert_eq!(told(), [(0xe_c000, 0xf_0000, false, true)]);
-    bus.set(slot, 0x72, 1, 0x4a);
-    assert_eq!((bus.get(slot, 0x72, 1), told()), (0x4a, vec![]));
-    bus.bus.reset();
-    assert_eq!(told().iter().filter(|s| !s.2 && !s.3).count(), 6);
-    assert_eq!(bus.get(slot, 0x58, 4), 0);
-}
-
-#[test]
-fn the_isa_bridge_keeps_routes_and_says_that_it_is_not_alone() {
-    let bus = TestBus::new();
-    let slot = DevFn::new(1, 0);
-    bus.bus.add(slot, Arc::new(IsaBridge::new())).unwrap();
-    assert_eq!((bus.get(slot, 0, 4), bus.get(slot, 0x0e, 1), bus.get(slot, 0x60, 4)), (0x7000_8086, 0x80, 0x8080_8080));
-    bus.set(slot, 0x60, 4, 0x0b0b_0a0a);
-    assert_eq!(bus.get(slot, 0x60, 4), 0x0b0b_0a0a);
-}
-
-#[test]
-fn power_management_answers_where_firmware_puts_it() {
-    let bus = TestBus::new();
-    let slot = DevFn::new(1, 3);
-    bus.bus.add(slot, Arc::new(PowerManagement::new(Tagged::new(7)))).unwrap();
-    assert_eq!((bus.get(slot, 0, 4), bus.get(slot, 0x40, 4), bus.get(slot, 0x58, 4)), (0x7113_8086, 1, 0x0200_0000));
-    bus.set(slot, 0x40, 4, 0x0601);
-    assert_eq!(tag_at(&bus, Space::Io, 0x600), 0xff);
-    bus.set(slot, 0x80, 1, 1);
-    assert_eq!((tag_at(&bus, Space::Io, 0x600), tag_at(&bus, Space::Io, 0x63f)), (7, 7));
-    bus.set(slot, 0x40, 4, 0xfff1_fff1);
-    assert_eq!((bus.get(slot, 0x40, 4), tag_at(&bus, Space::Io, 0x600)), (0xffc1, 0xff));
-    assert_eq!(tag_at(&bus, Space::Io, 0xffff), 7);
-    bus.set(slot, 0x40, 4, 0xcc1);
-    assert_eq!(tag_at(&bus, Space::Io, 0xcc0), 0xff);
 }
 
 /// Every register of a function that can be written, and some that cannot.
