@@ -163,3 +163,118 @@ fn msi(gsi: u32, message: MsiMessage) -> kvm_irq_routing_entry {
     };
     entry
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Number, kind, and chip with pin or address with data.
+    type Route = (u32, u32, u64, u32);
+
+    #[derive(Default)]
+    struct Recorder {
+        tables: Mutex<Vec<Vec<Route>>>,
+        connected: Mutex<Vec<u32>>,
+        /// Data of a message that the kernel does not take.
+        refuse: Option<u32>,
+    }
+
+    fn plain(entry: &kvm_irq_routing_entry) -> Route {
+        // SAFETY: `type_` says which part of the union was written; both are plain numbers.
+        unsafe {
+            if entry.type_ == KVM_IRQ_ROUTING_IRQCHIP {
+                (entry.gsi, entry.type_, entry.u.irqchip.irqchip.into(), entry.u.irqchip.pin)
+            } else {
+                let address = u64::from(entry.u.msi.address_hi) << 32 | u64::from(entry.u.msi.address_lo);
+                (entry.gsi, entry.type_, address, entry.u.msi.data)
+            }
+        }
+    }
+
+    impl RoutingTarget for Recorder {
+        fn set_routes(&self, routes: &[kvm_irq_routing_entry]) -> io::Result<()> {
+            let routes: Vec<Route> = routes.iter().map(plain).collect();
+            if routes.iter().any(|route| route.1 == KVM_IRQ_ROUTING_MSI && Some(route.3) == self.refuse) {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            self.tables.lock().unwrap().push(routes);
+            Ok(())
+        }
+
+        fn connect(&self, _event: &EventFd, gsi: u32) -> io::Result<()> {
+            self.connected.lock().unwrap().push(gsi);
+            Ok(())
+        }
+    }
+
+    impl Recorder {
+        fn messages(&self) -> Vec<(u32, u64, u32)> {
+            let tables = self.tables.lock().unwrap();
+            let of_msi = tables.last().unwrap().iter().filter(|route| route.1 == KVM_IRQ_ROUTING_MSI);
+            of_msi.map(|&(gsi, _, address, data)| (gsi, address, data)).collect()
+        }
+    }
+
+    fn message(data: u32) -> MsiMessage {
+        MsiMessage { address: 0x1_fee0_0000, data }
+    }
+
+    #[test]
+    fn lines_go_to_both_controllers_and_the_timer_where_it_is_told() {
+        let line_routes = |timer_pin| {
+            let recorder = Arc::new(Recorder::default());
+            IrqRouting::new(recorder.clone(), timer_pin).install().unwrap();
+            let table = recorder.tables.lock().unwrap()[0].clone();
+            let io_apic: Vec<_> =
+                table.iter().filter(|r| r.2 == u64::from(KVM_IRQCHIP_IOAPIC)).map(|r| (r.0, r.3)).collect();
+            assert_eq!(table.len() - io_apic.len(), 16);
+            for gsi in 0..16 {
+                let chip = if gsi < 8 { KVM_IRQCHIP_PIC_MASTER } else { KVM_IRQCHIP_PIC_SLAVE };
+                assert!(table.contains(&(gsi, KVM_IRQ_ROUTING_IRQCHIP, chip.into(), gsi % 8)));
+            }
+            io_apic
+        };
+        assert_eq!(line_routes(0), (0..24).map(|gsi| (gsi, gsi)).collect::<Vec<_>>());
+        let shifted: Vec<_> = [(0, 2), (1, 1)].into_iter().chain((3..24).map(|gsi| (gsi, gsi))).collect();
+        assert_eq!(line_routes(2), shifted);
+    }
+
+    #[test]
+    fn every_vector_has_a_number_of_its_own_behind_the_lines() {
+        let recorder = Arc::new(Recorder::default());
+        let routing = IrqRouting::new(recorder.clone(), 0);
+        let (a, b) = (routing.allocate(2).unwrap(), routing.allocate(3).unwrap());
+        assert_eq!(*recorder.connected.lock().unwrap(), [24, 25, 26, 27, 28]);
+        b.program(2, message(7)).unwrap();
+        assert_eq!(recorder.messages(), [(28, 0x1_fee0_0000, 7)]);
+        a.program(0, message(8)).unwrap();
+        a.program(0, message(9)).unwrap();
+        assert_eq!(recorder.messages(), [(24, 0x1_fee0_0000, 9), (28, 0x1_fee0_0000, 7)]);
+        assert!(a.program(2, message(1)).is_err());
+        a.send(2);
+        assert_eq!(recorder.tables.lock().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_refused_message_leaves_the_table_as_it_was() {
+        let recorder = Arc::new(Recorder { refuse: Some(13), ..Recorder::default() });
+        let routing = IrqRouting::new(recorder.clone(), 0);
+        let route = routing.allocate(2).unwrap();
+        route.program(0, message(7)).unwrap();
+        assert!(route.program(0, message(13)).is_err());
+        assert!(route.program(1, message(13)).is_err());
+        route.program(1, message(8)).unwrap();
+        assert_eq!(recorder.messages(), [(24, 0x1_fee0_0000, 7), (25, 0x1_fee0_0000, 8)]);
+    }
+
+    #[test]
+    fn the_table_does_not_outgrow_what_the_kernel_takes() {
+        let recorder = Arc::new(Recorder::default());
+        let routing = IrqRouting::new(recorder.clone(), 0);
+        // No descriptors are wasted on what has no room.
+        assert!(routing.allocate(u16::try_from(MAX_VECTORS).unwrap() + 1).is_err());
+        assert!(recorder.connected.lock().unwrap().is_empty());
+        let full = vec![Some(message(1)); MAX_VECTORS];
+        assert_eq!(routes(0, &full).len(), 4096);
+    }
+}

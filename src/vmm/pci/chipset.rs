@@ -220,3 +220,84 @@ impl PciFunction for PowerManagement {
         lock(&self.config).reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::DevFn;
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn the_host_bridge_tells_of_shadowed_segments() {
+        let told = Arc::new(Mutex::new(Vec::<PamSegment>::new()));
+        let seen = told.clone();
+        let bus = TestBus::new();
+        let slot = DevFn::new(0, 0);
+        bus.bus
+            .add(slot, Arc::new(HostBridge::new(Box::new(move |segment| seen.lock().unwrap().push(segment)))))
+            .unwrap();
+        let told = || {
+            let mut segments = std::mem::take(&mut *told.lock().unwrap());
+            segments.sort_by_key(|segment| segment.range.start);
+            segments
+                .into_iter()
+                .map(|s| (s.range.start, s.range.end, s.read_memory, s.write_memory))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!((bus.get(slot, 0, 4), bus.get(slot, 8, 4)), (0x1237_8086, 0x0600_0002));
+        bus.set(slot, 0x59, 1, 0x30);
+        assert_eq!(told(), [(0xf_0000, 0x10_0000, true, true)]);
+        bus.set(slot, 0x59, 1, 0xff);
+        assert_eq!((told(), bus.get(slot, 0x59, 1)), (vec![], 0x30));
+        bus.set(slot, 0x5a, 2, 0x1231);
+        assert_eq!(
+            told(),
+            [
+                (0xc_0000, 0xc_4000, true, false),
+                (0xc_4000, 0xc_8000, true, true),
+                (0xc_8000, 0xc_c000, false, true),
+                (0xc_c000, 0xd_0000, true, false),
+            ]
+        );
+        bus.set(slot, 0x5f, 1, 0x20);
+        assert_eq!(told(), [(0xe_c000, 0xf_0000, false, true)]);
+        bus.set(slot, 0x72, 1, 0x4a);
+        assert_eq!((bus.get(slot, 0x72, 1), told()), (0x4a, vec![]));
+        bus.bus.reset();
+        assert_eq!(told().iter().filter(|s| !s.2 && !s.3).count(), 6);
+        assert_eq!(bus.get(slot, 0x58, 4), 0);
+    }
+
+    #[test]
+    fn the_isa_bridge_keeps_routes_and_says_that_it_is_not_alone() {
+        let bus = TestBus::new();
+        let slot = DevFn::new(1, 0);
+        bus.bus.add(slot, Arc::new(IsaBridge::new())).unwrap();
+        assert_eq!(
+            (bus.get(slot, 0, 4), bus.get(slot, 0x0e, 1), bus.get(slot, 0x60, 4)),
+            (0x7000_8086, 0x80, 0x8080_8080)
+        );
+        bus.set(slot, 0x60, 4, 0x0b0b_0a0a);
+        assert_eq!(bus.get(slot, 0x60, 4), 0x0b0b_0a0a);
+    }
+
+    #[test]
+    fn power_management_answers_where_firmware_puts_it() {
+        let bus = TestBus::new();
+        let slot = DevFn::new(1, 3);
+        bus.bus.add(slot, Arc::new(PowerManagement::new(Tagged::new(7)))).unwrap();
+        assert_eq!(
+            (bus.get(slot, 0, 4), bus.get(slot, 0x40, 4), bus.get(slot, 0x58, 4)),
+            (0x7113_8086, 1, 0x0200_0000)
+        );
+        bus.set(slot, 0x40, 4, 0x0601);
+        assert_eq!(tag_at(&bus, Space::Io, 0x600), 0xff);
+        bus.set(slot, 0x80, 1, 1);
+        assert_eq!((tag_at(&bus, Space::Io, 0x600), tag_at(&bus, Space::Io, 0x63f)), (7, 7));
+        bus.set(slot, 0x40, 4, 0xfff1_fff1);
+        assert_eq!((bus.get(slot, 0x40, 4), tag_at(&bus, Space::Io, 0x600)), (0xffc1, 0xff));
+        assert_eq!(tag_at(&bus, Space::Io, 0xffff), 7);
+        bus.set(slot, 0x40, 4, 0xcc1);
+        assert_eq!(tag_at(&bus, Space::Io, 0xcc0), 0xff);
+    }
+}

@@ -14,7 +14,8 @@
 //! let vm: Arc<VmFd> = ...;                                      // the interrupt controllers are made already
 //! let routing = IrqRouting::new(vm.clone(), timer_pin);         // vmm::irq_routing; implements MsiController
 //! let pci = Arc::new(PciBus::new(PciWindows {
-//!     memory: vec![0xc000_0000..0xfec0_0000, FIRST_ABOVE_RAM..1 << 40],
+//!     // From the end of low memory: with less than 2 GiB of it, firmware puts BARs from 0x8000_0000 on.
+//!     memory: vec![low_memory_end..0xfec0_0000, high_memory_end..1 << 40],
 //!     io: vec![0x600..0x640, 0xb000..0xb040, 0xc000..0x1_0000], // SeaBIOS and OVMF put PMBASE at 0x600 and 0xb000
 //! }, vm.clone()));                                              // VmFd implements IoEvents (vmm::io_events)
 //! pci.add(DevFn::new(0, 0), Arc::new(HostBridge::new(Box::new(|segment| shadow(segment)))))?;
@@ -39,6 +40,10 @@
 //!     .intx(intx.clone())
 //!     .build()?;                                                // a PciFunction
 //! ```
+//!
+//! A function with state of its own wraps the endpoint in a [`PciFunction`], so that a reset reaches that state too:
+//! [`VirtioPci`](super::virtio::pci::VirtioPci) shows how. It interrupts by `msix.trigger(vector)` while
+//! `msix.is_enabled()`, else by `intx.update(|| pending)`.
 //!
 //! A machine that restarts calls [`PciBus::reset`](bus::PciBus::reset).
 

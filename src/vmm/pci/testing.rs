@@ -9,7 +9,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::bus::{PciBus, PciWindows};
 use super::msix::{MsiController, MsiMessage, MsiRoute};
 use super::ports::ConfigPorts;
-use super::{DevFn, IoEvents};
+use super::{DevFn, IoEvents, Space};
 use crate::vmm::bus::BusDevice;
 
 pub const WINDOW: std::ops::Range<u64> = 0xc000_0000..0xd000_0000;
@@ -128,4 +128,30 @@ impl TestBus {
         }
         found
     }
+}
+
+/// Reads as its tag, and notes offsets and lengths of all accesses.
+pub struct Tagged(u8, pub Mutex<Vec<(u64, usize)>>);
+
+impl Tagged {
+    pub fn new(tag: u8) -> Arc<Self> {
+        Arc::new(Self(tag, Mutex::default()))
+    }
+}
+
+impl BusDevice for Tagged {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(self.0);
+        self.1.lock().unwrap().push((offset, data.len()));
+    }
+    fn write(&self, offset: u64, data: &[u8]) {
+        self.1.lock().unwrap().push((offset, data.len()));
+    }
+}
+
+/// The byte read at an address.
+pub fn tag_at(bus: &TestBus, space: Space, addr: u64) -> u8 {
+    let mut data = [0];
+    bus.bus.read(space, addr, &mut data);
+    data[0]
 }

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   0 ──► ACKNOWLEDGE ──► DRIVER ─────────► FEATURES_OK ──────────► DRIVER_OK
-//!                         features written   queues set up           nothing but reset
+//!                         features written                           nothing but reset
+//!                         ────────── queues set up ──────────►
 //! ```
 
 use serde::Serialize;
@@ -186,8 +187,10 @@ impl DeviceState {
         usize::try_from(self.queue_sel).ok().and_then(|index| self.queues.get(index))
     }
 
-    /// Changes the selected queue where it may be changed: between `FEATURES_OK` and `DRIVER_OK` (section 3.1.1), and not
-    /// while it is ready.
+    /// Changes the selected queue where it may be changed: between `DRIVER` and `DRIVER_OK`, and not while it is ready.
+    ///
+    /// A driver should wait for `FEATURES_OK` (section 3.1.1), but SeaBIOS before 1.16.2 sets its queues up first. Nothing
+    /// depends on it: queues are checked and built at `DRIVER_OK`.
     pub fn change_queue(&mut self, change: impl FnOnce(&mut QueueRegisters)) {
         if let Some(queue) = self.changeable_queue().filter(|queue| !queue.ready) {
             change(queue);
@@ -202,7 +205,7 @@ impl DeviceState {
     }
 
     fn changeable_queue(&mut self) -> Option<&mut QueueRegisters> {
-        if self.status & (FEATURES_OK | DRIVER_OK | FAILED) != FEATURES_OK {
+        if self.status & (DRIVER | DRIVER_OK | FAILED) != DRIVER {
             return None;
         }
         usize::try_from(self.queue_sel).ok().and_then(|index| self.queues.get_mut(index))

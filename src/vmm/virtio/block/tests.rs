@@ -29,6 +29,7 @@ fn driver_on<T: Attachment>(disk: &Arc<MemDisk>, features: u64) -> DriverOn<T> {
 
 on_every_transport!(
     reads_and_writes_reach_the_disk,
+    a_queue_may_be_set_up_before_the_features_are_agreed_on,
     a_broken_ring_asks_for_a_reset_and_works_again_after_it,
     a_reset_waits_for_the_request_in_flight_and_leaves_the_rest,
 );
@@ -286,6 +287,18 @@ fn a_chain_without_a_place_for_a_status_is_given_back() {
     assert_eq!(driver.take(STATUS, 1), [1]);
     assert_eq!(driver.submit(&[(STATUS, 1, true)]), 1);
     assert_eq!(disk.begun.load(Ordering::SeqCst), 0);
+}
+
+/// As SeaBIOS before 1.16.2 does.
+fn a_queue_may_be_set_up_before_the_features_are_agreed_on<T: Attachment>() {
+    let disk = Arc::new(MemDisk::patterned(16));
+    let mut driver = DriverOn::<T>::new(Box::new(block(&disk)));
+    driver.set_status(3);
+    driver.set_up_queue(128);
+    driver.negotiate(DEFAULT);
+    driver.set_status(0xf);
+    assert_eq!(driver.status(), 0xf);
+    assert_eq!(request(&mut driver, 0, 3, (BUFFER, 512, true)), (0, 513));
 }
 
 fn a_broken_ring_asks_for_a_reset_and_works_again_after_it<T: Attachment>() {

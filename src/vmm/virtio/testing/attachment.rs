@@ -1,6 +1,7 @@
 //! What a driver does to each transport, so that one test runs over all of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -110,6 +111,8 @@ pub struct OnPci<const MSIX: bool> {
     pub test_bus: TestBus,
     pub function: Arc<VirtioPci>,
     pub route: Arc<FakeRoute>,
+    level: Arc<AtomicBool>,
+    intx_irq: Option<EventFd>,
 }
 
 pub const SLOT: DevFn = DevFn::new(3, 0);
@@ -151,8 +154,12 @@ impl<const MSIX: bool> Attachment for OnPci<MSIX> {
     fn attach(device: Box<dyn VirtioDevice>, memory: GuestMemory, irq: EventFd) -> Self {
         let (msi_irq, intx_irq) = if MSIX { (Some(irq), None) } else { (None, Some(irq)) };
         let route = Arc::new(FakeRoute { irq: msi_irq, ..FakeRoute::default() });
+        let (level, of_line) =
+            (Arc::new(AtomicBool::new(false)), intx_irq.as_ref().map(|irq| irq.try_clone().unwrap()));
+        let asserted = level.clone();
         let line = SharedLine::new(Box::new(move |level| {
-            let irq = intx_irq.as_ref().expect("INTx# is silent while MSI-X is in use");
+            let irq = of_line.as_ref().expect("INTx# is silent while MSI-X is in use");
+            asserted.store(level, Ordering::SeqCst);
             if level {
                 irq.write(1).unwrap();
             }
@@ -161,7 +168,7 @@ impl<const MSIX: bool> Attachment for OnPci<MSIX> {
         let function = VirtioPci::new(device, memory, &FakeController(route.clone()), intx).unwrap();
         let (function, test_bus) = (Arc::new(function), TestBus::new());
         test_bus.bus.add(SLOT, function.clone()).unwrap();
-        let attached = Self { test_bus, function, route };
+        let attached = Self { test_bus, function, route, level, intx_irq };
         attached.set_up_function();
         attached
     }
@@ -205,7 +212,12 @@ impl<const MSIX: bool> Attachment for OnPci<MSIX> {
     }
 
     fn take_interrupt(&self) -> u32 {
-        u32::try_from(self.read(0x1000, 1)).unwrap()
+        let status = u32::try_from(self.read(0x1000, 1)).unwrap();
+        // A level that is still asserted at the end of the interrupt interrupts again.
+        if let Some(irq) = self.intx_irq.as_ref().filter(|_| self.level.load(Ordering::SeqCst)) {
+            irq.write(1).unwrap();
+        }
+        status
     }
 
     fn failure(&self) -> Option<String> {
