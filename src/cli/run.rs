@@ -19,7 +19,7 @@ use crate::launch::report::BootReport;
 use crate::launch::session::{self, Ended, Limits, Outcome, SessionError};
 use crate::launch::volumes;
 use crate::vmm::boot::BootError;
-use crate::vmm::builder::{Boot, BuildError, Firmware};
+use crate::vmm::builder::{Boot, BuildError, DiskInterface, Firmware};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::timeline::{Mark, Timeline};
 
@@ -64,6 +64,24 @@ impl From<ProtocolChoice> for Protocol {
     }
 }
 
+/// How an HVM guest sees its volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DiskChoice {
+    /// virtio-blk
+    Virtio,
+    /// NVMe controllers with the identity of EC2's
+    Nvme,
+}
+
+impl From<DiskChoice> for DiskInterface {
+    fn from(choice: DiskChoice) -> Self {
+        match choice {
+            DiskChoice::Virtio => Self::Virtio,
+            DiskChoice::Nvme => Self::Nvme,
+        }
+    }
+}
+
 /// Boots a disk image in the foreground, its console on this terminal
 ///
 /// The file is never changed unless --persist is given: writes go to a layer that is gone afterwards. On a terminal,
@@ -80,6 +98,10 @@ pub struct RunArgs {
     /// Firmware of an HVM guest: bios, uefi, or a file
     #[arg(long, value_name = "FIRMWARE", default_value = "bios")]
     firmware: FirmwareChoice,
+
+    /// How an HVM guest sees its volumes
+    #[arg(long, value_enum, default_value = "virtio")]
+    disk: DiskChoice,
 
     /// Write what the firmware says of its work to this file
     #[arg(long, value_name = "FILE")]
@@ -182,7 +204,7 @@ fn open_firmware(args: &RunArgs) -> Result<Firmware, CliError> {
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
         return Err(format!("{option}: an HVM guest boots what its disk's own boot loader says; use --mode pv").into());
     }
-    Ok(firmware::open(&args.firmware, args.firmware_log.as_deref(), INSTANCE_TYPE)?)
+    Ok(firmware::open(&args.firmware, args.disk.into(), args.firmware_log.as_deref(), INSTANCE_TYPE)?)
 }
 
 /// Runs it; gives the exit code.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::vmm::builder::Firmware;
+use crate::vmm::builder::{DiskInterface, Firmware};
 use crate::vmm::devices::chipset::TextSink;
 use crate::vmm::firmware::{FirmwareError, FirmwareImage};
 use crate::vmm::smbios::Identity;
@@ -83,14 +83,19 @@ fn find(choice: &FirmwareChoice) -> Result<PathBuf, FirmwareChoiceError> {
 ///
 /// # Errors
 /// [`FirmwareChoiceError`], which names the option and the mend.
-pub fn open(choice: &FirmwareChoice, log: Option<&Path>, instance_type: &str) -> Result<Firmware, FirmwareChoiceError> {
+pub fn open(
+    choice: &FirmwareChoice,
+    interface: DiskInterface,
+    log: Option<&Path>,
+    instance_type: &str,
+) -> Result<Firmware, FirmwareChoiceError> {
     let image = FirmwareImage::open(&find(choice)?)?;
     let debug = match log {
         Some(path) => log_to(path)?,
         None => Arc::new(|_: &[u8]| {}),
     };
     let identity = Identity::random(instance_type).map_err(FirmwareChoiceError::Random)?;
-    Ok(Firmware { image, identity, debug })
+    Ok(Firmware { image, interface, identity, debug })
 }
 
 /// Keeps the beginning of the text in a file.
@@ -124,7 +129,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_named() {
         let choice: FirmwareChoice = "/nonexistent/rom".parse().unwrap();
-        let error = open(&choice, None, "t3.micro").map(drop).unwrap_err().to_string();
+        let error = open(&choice, DiskInterface::Virtio, None, "t3.micro").map(drop).unwrap_err().to_string();
         assert!(error.contains("--firmware") && error.contains("/nonexistent/rom"), "{error}");
     }
 }

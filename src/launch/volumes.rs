@@ -65,7 +65,7 @@ pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeErro
 
 fn open_spec(spec: &VolumeSpec, dir: &Path) -> Result<DiskConfig, BdmError> {
     let serial = String::from_utf8_lossy(&spec.serial()).into_owned();
-    Ok(DiskConfig { disk: spec.open(dir)?, serial })
+    Ok(DiskConfig { disk: spec.open(dir)?, serial, device: spec.device.to_string() })
 }
 
 /// A block device does not tell by its times that it was written to: it has no identity.

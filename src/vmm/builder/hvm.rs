@@ -10,8 +10,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
-    BuildError, Common, Firmware, clone_event, create_vcpus, create_vm, event, give_memory, start_vcpus,
-    supported_cpuid,
+    BuildError, Common, DiskConfig, DiskInterface, Firmware, clone_event, create_vcpus, create_vm, event, give_memory,
+    start_vcpus, supported_cpuid,
 };
 use crate::vmm::bus::{Bus, BusDevice};
 use crate::vmm::config::MachineConfig;
@@ -27,8 +27,9 @@ use crate::vmm::devices::serial::SerialPort;
 use crate::vmm::firmware::FirmwareImage;
 use crate::vmm::irq_routing::IrqRouting;
 use crate::vmm::machine::hvm::{self, MemoryLayout};
-use crate::vmm::machine::hvm_firmware;
+use crate::vmm::machine::hvm_firmware::{self, BootPath};
 use crate::vmm::memory::{self, GuestMemory, MemoryError};
+use crate::vmm::nvme::{self, NvmeFunction};
 use crate::vmm::pci::bus::{PciBus, PciWindows};
 use crate::vmm::pci::chipset::{self, HostBridge, IsaBridge};
 use crate::vmm::pci::intx::{Intx, SharedLine};
@@ -38,10 +39,10 @@ use crate::vmm::running::{Machine, Running};
 use crate::vmm::stop::{StopReason, Stopper};
 use crate::vmm::timeline::{Mark, Timeline};
 use crate::vmm::vcpu::Shared;
-use crate::vmm::virtio::VirtioDevice;
 use crate::vmm::virtio::block::Block;
 use crate::vmm::virtio::pci::VirtioPci;
 use crate::vmm::virtio::rng::Rng;
+use crate::vmm::virtio::{Log, VirtioDevice};
 
 /// The ROM's memory slot: after those of memory, of which there are at most three.
 const ROM_SLOT: u32 = 8;
@@ -70,7 +71,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     let mut ports = Ports { vm: vm.clone(), bus: Bus::default() };
     let input_taken = event("console input")?;
     let serial = ports.add_serial(clone_event(&input_taken, "console input")?, parts.console.clone())?;
-    let contents = hvm_firmware::contents(&layout, parts.cpus, &firmware.identity)?;
+    let contents = hvm_firmware::contents(&layout, parts.cpus, &firmware.identity, boot_path(firmware.interface))?;
     ports.add(hvm::FW_CFG, fw_cfg::PORTS, FwCfg::new(contents, memory.clone()))?;
     let cmos = CmosConfig { memory_below_4g: layout.low_end, memory_above_4g: layout.above_4g, cpus: parts.cpus };
     ports.add(hvm::CMOS, cmos::PORTS, Cmos::new(cmos, Arc::new(wall_clock)))?;
@@ -81,7 +82,12 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     let mut pci = Pci::new(&vm, &layout, memory.clone(), routing);
     pci.add_chipset(&power)?;
     for disk in &parts.disks {
-        pci.add_virtio(Box::new(Block::new(disk.disk.clone(), &disk.serial, 1, parts.log.clone())))?;
+        match firmware.interface {
+            DiskInterface::Virtio => {
+                pci.add_virtio(Box::new(Block::new(disk.disk.clone(), &disk.serial, 1, parts.log.clone())))?;
+            }
+            DiskInterface::Nvme => pci.add_nvme(disk, parts.cpus, parts.log.clone())?,
+        }
     }
     pci.add_virtio(Box::new(Rng::new()))?;
     let mut mmio = Bus::default();
@@ -111,6 +117,14 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
         quiet: vec![Box::new(move || bus.reset())],
     };
     Ok(Machine::new(running, &parts.console))
+}
+
+/// The first disk below its slot, as Open Firmware names it.
+fn boot_path(interface: DiskInterface) -> BootPath {
+    match interface {
+        DiskInterface::Virtio => BootPath { function: "scsi", unit: "disk@0,0" },
+        DiskInterface::Nvme => BootPath { function: "pci1d0f,8061", unit: "namespace@1,0" },
+    }
 }
 
 fn address_bits(cpuid: &CpuId) -> u8 {
@@ -237,6 +251,15 @@ impl Pci {
         self.bus.add(DevFn::new(self.next_slot, 0), function)?;
         self.next_slot += 1;
         Ok(())
+    }
+
+    /// With a pair of queues for each processor.
+    fn add_nvme(&mut self, disk: &DiskConfig, cpus: u8, log: Log) -> Result<(), BuildError> {
+        let identity = nvme::Identity::ebs(&disk.serial, &disk.device);
+        let (disk, memory) = (disk.disk.clone(), self.memory.clone());
+        let function = NvmeFunction::new(disk, identity, memory, cpus.into(), &self.routing, log)
+            .map_err(|cause| BuildError::Event { what: "NVMe controller", cause })?;
+        self.add(Arc::new(function))
     }
 
     fn add_virtio(&mut self, device: Box<dyn VirtioDevice>) -> Result<(), BuildError> {

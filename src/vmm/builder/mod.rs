@@ -36,6 +36,8 @@ pub struct DiskConfig {
     pub disk: Arc<dyn Disk>,
     /// Serial number: at most 20 bytes.
     pub serial: String,
+    /// Name of its device in the mapping, such as `/dev/sdf`: what rules of stock images make links of.
+    pub device: String,
 }
 
 /// What a machine starts with.
@@ -46,11 +48,22 @@ pub enum Boot {
     Firmware(Firmware),
 }
 
+/// How a guest with a PCI bus sees its disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskInterface {
+    /// virtio-blk.
+    Virtio,
+    /// NVMe controllers that look like those of EC2.
+    Nvme,
+}
+
 /// Firmware, and what it is told.
 #[derive(Clone)]
 pub struct Firmware {
     /// The ROM.
     pub image: FirmwareImage,
+    /// How the guest sees its disks.
+    pub interface: DiskInterface,
     /// Who the instance is.
     pub identity: Identity,
     /// Where its debug text goes.

@@ -19,11 +19,20 @@ const KEY_TIMER_OVERRIDE: u16 = 0x8002;
 /// Sleep states 0 to 5: bit 7 says that there is one, the others its type. There are only 0 and 5.
 const SYSTEM_STATES: [u8; 6] = [0x80, 0, 0, 0, 0, 0x80];
 
+/// How firmware names the first disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootPath {
+    /// What kind of PCI function it is.
+    pub function: &'static str,
+    /// The disk behind the function.
+    pub unit: &'static str,
+}
+
 /// All items of a machine that boots from the first disk.
 ///
 /// # Errors
 /// [`FwCfgError`]: a fault of this table.
-pub fn contents(layout: &MemoryLayout, cpus: u8, identity: &Identity) -> Result<Contents, FwCfgError> {
+pub fn contents(layout: &MemoryLayout, cpus: u8, identity: &Identity, boot: BootPath) -> Result<Contents, FwCfgError> {
     let mut contents = Contents::default();
     contents.set(KEY_UUID, *identity.uuid.as_bytes());
     contents.set(KEY_RAM_SIZE, (layout.low_end + layout.above_4g).to_le_bytes());
@@ -37,7 +46,7 @@ pub fn contents(layout: &MemoryLayout, cpus: u8, identity: &Identity) -> Result<
 
     contents.add_file("etc/e820", e820(layout))?;
     contents.add_file("etc/system-states", SYSTEM_STATES)?;
-    contents.add_file("bootorder", boot_order())?;
+    contents.add_file("bootorder", boot_order(boot))?;
     // A machine with nothing to boot says so and waits, instead of starting again for ever.
     contents.add_file("etc/boot-fail-wait", u32::MAX.to_le_bytes())?;
     contents.add_file("etc/sercon-port", u16::try_from(hvm::COM1).unwrap_or(0).to_le_bytes())?;
@@ -66,13 +75,15 @@ fn e820(layout: &MemoryLayout) -> Vec<u8> {
 }
 
 /// Open Firmware's name of the first disk.
-fn boot_order() -> Vec<u8> {
-    format!("/pci@i0cf8/scsi@{:x}/disk@0,0\0", hvm::FIRST_SLOT).into_bytes()
+fn boot_order(boot: BootPath) -> Vec<u8> {
+    format!("/pci@i0cf8/{}@{:x}/{}\0", boot.function, hvm::FIRST_SLOT, boot.unit).into_bytes()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BOOT: BootPath = BootPath { function: "scsi", unit: "disk@0,0" };
 
     #[test]
     fn every_size_of_machine_has_its_files() {
@@ -80,8 +91,8 @@ mod tests {
         for (memory, entries) in [(64 << 20, 2), (8 << 30, 3)] {
             let layout = MemoryLayout::new(memory, 40);
             assert_eq!(e820(&layout).len(), entries * 20);
-            contents(&layout, 4, &identity).unwrap();
+            contents(&layout, 4, &identity, BOOT).unwrap();
         }
-        assert_eq!(boot_order(), b"/pci@i0cf8/scsi@3/disk@0,0\0");
+        assert_eq!(boot_order(BOOT), b"/pci@i0cf8/scsi@3/disk@0,0\0");
     }
 }
