@@ -253,11 +253,11 @@ impl Pci {
         Ok(())
     }
 
-    /// With a pair of queues for each processor.
+    /// With a pair of queues for each processor, and two at least: OVMF's driver takes two, or none.
     fn add_nvme(&mut self, disk: &DiskConfig, cpus: u8, log: Log) -> Result<(), BuildError> {
         let identity = nvme::Identity::ebs(&disk.serial, &disk.device);
         let (disk, memory) = (disk.disk.clone(), self.memory.clone());
-        let function = NvmeFunction::new(disk, identity, memory, cpus.into(), &self.routing, log)
+        let function = NvmeFunction::new(disk, identity, memory, cpus.max(2).into(), &self.routing, log)
             .map_err(|cause| BuildError::Event { what: "NVMe controller", cause })?;
         self.add(Arc::new(function))
     }
