@@ -64,6 +64,14 @@ fn the_exit_code_and_the_summary_follow_the_findings() {
 }
 
 /// The finding of a KVM that cannot be used, and what `amiboot run` says at once, are the same words.
+/// A disk with nothing on it that everybody may read: the run gets as far as KVM.
+fn blank_disk() -> tempfile::NamedTempFile {
+    use std::os::unix::fs::PermissionsExt;
+    let disk = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(0o644)).tempfile().unwrap();
+    disk.as_file().set_len(1 << 20).unwrap();
+    disk
+}
+
 #[test]
 fn a_run_says_the_same_words() {
     let report = report(&amiboot(&["doctor", "--json"]));
@@ -77,8 +85,10 @@ fn a_run_says_the_same_words() {
     assert!(all.contains(&problem), "{problem} is not in {all:#?}");
     assert_eq!(report["can_run"], false);
 
+    let disk = blank_disk();
     let output = Command::new(cargo_bin!("amiboot"))
-        .args(["run", "/dev/null"])
+        .arg("run")
+        .arg(disk.path())
         .env_remove("AMIBOOT_ACCEPT_INTERPRETING_KVM")
         .output()
         .unwrap();
@@ -150,7 +160,8 @@ fn a_user_who_may_not_is_told_which_group_to_join() {
     // Its home directory belongs to root.
     assert_eq!(finding(&report, "storage.cache")["state"], "problem");
 
-    let run = nobody(&["run", "/dev/null"]);
+    let disk = blank_disk();
+    let run = nobody(&["run", disk.path().to_str().unwrap()]);
     let said = String::from_utf8(run.stderr).unwrap();
     assert!(said.contains("this user may not open it") && said.contains(command), "{said}");
 }

@@ -9,8 +9,9 @@ use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use rustix::termios::{OptionalActions, tcsetattr};
 use support::pty::{Pty, modes};
-use support::{Running, World, finish, wait_until};
+use support::{Running, World, finish, quoted, wait_until};
 
 /// More than the monitor may take beside what it takes for a guest that says little, in bytes.
 const GROWTH: u64 = 4 << 20;
@@ -91,13 +92,26 @@ fn output_goes_to_a_file() {
 }
 
 #[test]
+fn a_full_disk_does_not_end_the_run_and_is_told() {
+    let world = World::new();
+    let full = || File::options().write(true).open("/dev/full").unwrap();
+    let mut run = world.run("triple");
+    run.stdout(full()).stderr(Stdio::piped());
+    let says = ["No space left on device", "the rest of the console is not shown", "triple fault", "  last words"];
+    Running::start_as_it_is(&mut run).end().code(125).says(&says);
+    let mut look = world.amiboot();
+    look.args(["image", "inspect"]).arg(world.blank_disk()).stdout(full()).stderr(Stdio::piped());
+    Running::start_as_it_is(&mut look).end().code(1).says(&["standard output", "No space left"]);
+}
+
+#[test]
 fn a_flood_that_is_read_arrives_whole_and_in_little_memory() {
     let world = World::new();
     let running = Running::start(world.run("flood").args(["--grace", "1ms"]));
     let line = "all work and no play makes a dull guest\r\n";
-    running.wait_until("some of it", |shown| shown.len() > 4096);
+    running.wait_for_bytes(4 << 10);
     let before = running.resident();
-    running.wait_until("much of it", |shown| shown.len() > 256 << 10);
+    running.wait_for_bytes(200 << 10);
     assert!(running.resident() < before + GROWTH, "{} bytes, before {before}", running.resident());
     running.signal(Signal::TERM);
     let ended = running.end().code(1);
@@ -225,6 +239,54 @@ fn what_cannot_be_run_leaves_the_terminal_alone() {
 }
 
 #[test]
+fn a_flood_on_a_terminal_that_shows_nothing_can_be_ended() {
+    let world = World::new();
+    let pty = Pty::open();
+    let run = quoted(world.run("flood").args(["--timeout", "2s"]));
+    let running = pty.start_unfollowed(&mut world.shell(&format!("exec {run} 2> /dev/null")));
+    // Nobody reads: the kernel takes some, and then no more.
+    running.end().code(124);
+}
+
+/// Whether a process is stopped (proc(5), the third field of `stat`).
+fn is_stopped(running: &Running) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", running.pid().as_raw_nonzero())).unwrap();
+    stat.rsplit(") ").next().unwrap().starts_with('T')
+}
+
+#[test]
+fn a_run_that_is_stopped_leaves_the_terminal_and_takes_it_again() {
+    let world = World::new();
+    let mut pty = Pty::open();
+    let before = pty.settings();
+    let running = pty.start(&mut world.run("echo"));
+    running.wait_for("type");
+    assert!(pty.is_raw());
+    running.signal(Signal::TSTP);
+    wait_until("the stop", || is_stopped(&running));
+    assert_eq!(modes(&pty.settings()), modes(&before));
+    running.signal(Signal::CONT);
+    wait_until("a raw terminal", || pty.is_raw());
+
+    // This one cannot be seen coming: the shell puts the terminal in order.
+    running.signal(Signal::STOP);
+    wait_until("the stop", || is_stopped(&running));
+    tcsetattr(&pty.master, OptionalActions::Now, &before).unwrap();
+    running.signal(Signal::CONT);
+    wait_until("a raw terminal", || pty.is_raw());
+    pty.write(b"aq");
+    running.end().code(0).shows("A");
+    assert_eq!(modes(&pty.settings()), modes(&before));
+}
+
+#[test]
+fn a_limit_of_file_sizes_is_an_error_and_not_the_end() {
+    let world = World::new();
+    let run = quoted(&world.run("hello"));
+    finish(&mut world.shell(&format!("ulimit -f 0; exec {run}"))).code(1).says(&["File too large"]);
+}
+
+#[test]
 fn a_terminal_that_goes_away_ends_the_run() {
     let world = World::new();
     let pty = Pty::open();
@@ -239,12 +301,6 @@ fn a_terminal_that_goes_away_ends_the_run() {
     // It closes the person's side: the kernel hangs up.
     drop(pty);
     running.end().code(1);
-}
-
-/// The words of a command for a shell.
-fn quoted(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| format!("'{}' ", word.to_str().unwrap())).collect()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod support;
 
 use rustix::process::Signal;
-use support::{Running, World, finish};
+use support::{Running, World, finish, quoted};
 
 #[test]
 fn a_guest_that_switches_itself_off_ends_well() {
@@ -22,6 +22,13 @@ fn a_guest_that_resets_restarts() {
     running.signal(Signal::TERM);
     // Nobody asked for --no-reboot: that it came between two starts does not make the signal's end a good one.
     running.end().code(1).says(&["ended by a signal"]);
+}
+
+#[test]
+fn a_jump_to_the_reset_vector_restarts() {
+    let world = World::new();
+    finish(world.run("reset_vector").arg("--no-reboot")).code(0).says(&["the guest restarted (--no-reboot)"]);
+    finish(world.run("reset_vector").args(["--until", "another start\\s+another start"])).code(0);
 }
 
 #[test]
@@ -115,6 +122,23 @@ fn a_panic_that_resets_is_a_crash() {
 fn a_panic_without_a_word_is_a_crash() {
     let world = World::new();
     finish(&mut world.run("pvpanic")).code(125).says(&["its kernel panicked", "its console showed nothing"]);
+}
+
+#[test]
+fn a_panic_before_the_pattern_is_a_crash_and_may_be_the_pattern() {
+    let world = World::new();
+    finish(world.run("panic").args(["--until", "login:"])).code(125).says(&["its kernel panicked"]);
+    finish(world.run("panic").args(["--until", "not syncing"])).code(0);
+    finish(world.run("triple").args(["--until", "login:"])).code(125).says(&["triple fault"]);
+}
+
+#[test]
+fn restarts_leave_nothing_open() {
+    let world = World::new();
+    let mut run = world.run("reset");
+    run.args(["--cpus", "2", "--until", "(?s)(another start.*){40}"]);
+    // A few more descriptors than one machine takes.
+    finish(&mut world.shell(&format!("ulimit -n 64; exec {}", quoted(&run)))).code(0);
 }
 
 #[test]

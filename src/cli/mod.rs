@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::launch::signals;
 use crate::vmm::timeline::Timeline;
 
 /// It failed.
@@ -48,6 +49,7 @@ type CliError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Does what the command line says.
 pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
+    signals::outlive_file_size_limit();
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args, timeline),
         Command::Image(command) => image::run(&command),

@@ -30,12 +30,17 @@ pub fn error(error: &(dyn Error + Send + Sync)) {
         cause = error.source();
     }
     // Standard error may be closed.
-    let _ = writeln!(anstream::stderr(), "{BAD}error:{BAD:#} {text}");
+    let _ = writeln!(anstream::stderr(), "{BAD}error:{BAD:#} {}", clean(&text));
 }
 
 /// Prints a line by the way on standard error.
 pub fn note(text: &str) {
-    let _ = writeln!(anstream::stderr(), "{DIM}amiboot:{DIM:#} {text}");
+    let _ = writeln!(anstream::stderr(), "{DIM}amiboot:{DIM:#} {}", clean(text));
+}
+
+/// Text that may come out of an image, with nothing in it that a terminal would act on.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Prints on standard output. A reader that has gone away is no error: it has seen what it wanted.
@@ -45,6 +50,16 @@ pub fn note(text: &str) {
 pub fn print(text: &str) -> io::Result<()> {
     match anstream::stdout().write_all(text.as_bytes()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        other => other.map_err(|e| io::Error::new(e.kind(), format!("cannot write to standard output: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_image_says_cannot_drive_the_terminal() {
+        assert_eq!(clean("a\x1b[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
     }
 }

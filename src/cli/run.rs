@@ -268,8 +268,8 @@ fn name_file(error: SessionError, args: &RunArgs, booted: Option<&Booted>) -> Cl
     let (file, mend) = match (boot, &args.kernel, &args.initrd) {
         (BootError::InitrdTooLarge { .. }, _, Some(initrd)) => (format!("--initrd {}", initrd.display()), ""),
         (BootError::InitrdTooLarge { .. }, _, None) => (of_image("initrd", &booted.initrds.join(", ")), ""),
-        (BootError::CommandLineTooLong { .. }, ..) => {
-            (of_image("kernel", &booted.kernel), "; shorten --append, or give a whole one with --cmdline")
+        (BootError::CommandLineTooLong { .. } | BootError::BadCommandLine(_), ..) => {
+            (of_image("kernel", &booted.kernel), "; give another with --cmdline, or other words with --append")
         }
         (_, Some(kernel), _) => (format!("--kernel {}", kernel.display()), ""),
         (_, None, _) => (of_image("kernel", &booted.kernel), ""),

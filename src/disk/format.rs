@@ -162,10 +162,11 @@ pub(super) fn detect_open(file: &File, path: &Path) -> Result<Format, Error> {
             return Err(foreign(what, mend));
         }
     }
-    if let Some(start) = text(&head) {
+    let len = file_len(file).map_err(unreadable)?;
+    // A volume may hold nothing but text, so what has the length of one is one.
+    if let Some(start) = text(&head).filter(|_| len < SMALLEST_VOLUME || !len.is_multiple_of(SECTOR_SIZE)) {
         return Err(Error::Text { path: path.into(), start });
     }
-    let len = file_len(file).map_err(unreadable)?;
     let mut footer = [0; VHD_FOOTER.len()];
     file.read_exact_at(&mut footer, len.saturating_sub(SECTOR_SIZE)).map_err(unreadable)?;
     if footer == VHD_FOOTER {
@@ -173,6 +174,9 @@ pub(super) fn detect_open(file: &File, path: &Path) -> Result<Format, Error> {
     }
     Ok(Format::Raw)
 }
+
+/// Text that is longer than this and made of whole sectors is taken for a disk with text on it.
+const SMALLEST_VOLUME: u64 = 1 << 20;
 
 /// The first characters of `head` if all of it is text.
 fn text(head: &[u8]) -> Option<String> {
@@ -232,6 +236,8 @@ mod tests {
             error.to_string().contains("text (\"<?xml version") && error.to_string().contains("--format raw"),
             "{error}"
         );
+        // A volume may hold nothing but text.
+        assert_eq!(of(&b"text\n".repeat(512 << 10)).unwrap(), Format::Raw);
         // A boot sector is not text only because some of it is.
         assert_eq!(of(&[b"GRUB loading. Welcome to GRUB!".repeat(20), vec![0; 100]].concat()).unwrap(), Format::Raw);
     }

@@ -63,6 +63,16 @@ pub enum HeaderError {
          them: qemu-img snapshot -d NAME FILE"
     )]
     Snapshots(u32),
+    /// The end of the file is missing.
+    #[error(
+        "this qcow2 is cut off: data lies at byte {cluster}, and the file ends at {file_len}; was a copy or a download broken off?"
+    )]
+    CutOff {
+        /// Where the data should be, in bytes.
+        cluster: u64,
+        /// Bytes that the file has.
+        file_len: u64,
+    },
     /// A number that cannot be.
     #[error("this qcow2 is damaged or made to harm: {field} is {value}, {limit}")]
     Field {
@@ -144,6 +154,7 @@ pub(super) fn check(file: &File, file_len: u64, write: bool) -> Result<Header, H
     let possible = size > 0 && size <= MAX_SIZE && size.is_multiple_of(SECTOR_SIZE);
     check_field("size", size, possible, "possible is a multiple of 512 up to 64 TiB")?;
     check_tables(&bytes, file_len, size, cluster_size)?;
+    check_clusters(file, file_len, &bytes, cluster_size)?;
     let snapshots = bytes.u32(60);
     if write && snapshots > 0 {
         return Err(HeaderError::Snapshots(snapshots));
@@ -236,6 +247,34 @@ fn check_tables(bytes: &Bytes, file_len: u64, size: u64, cluster_size: u64) -> R
         return Err(HeaderError::Field { field: "refcount_table_clusters", value: clusters, limit });
     }
     check_place("refcount_table_offset", bytes.u64(48), clusters * cluster_size, file_len, cluster_size)
+}
+
+/// Second-level tables that are looked into, so that opening stays quick however large the disk is. A table of the usual
+/// 64 KiB stands for 512 MiB of disk.
+const MAX_L2_LOOKED_INTO: usize = 128;
+
+/// Refuses a file that was cut off: clusters that lie wholly beyond its end would read as zeroes. The first tables are
+/// looked into, and those of a cut-off file are seldom all whole.
+fn check_clusters(file: &File, file_len: u64, bytes: &Bytes, cluster_size: u64) -> Result<(), HeaderError> {
+    /// Bits 9 to 55 of a table entry: where in the file. Bit 62 of an entry for data: it is compressed, and the place is
+    /// written otherwise (QEMU, docs/interop/qcow2.txt, "Cluster mapping").
+    const PLACE: u64 = 0x00ff_ffff_ffff_fe00;
+    const COMPRESSED: u64 = 1 << 62;
+    // Checked before: at most 32 MiB, inside the file.
+    let mut l1 = vec![0; usize::try_from(u64::from(bytes.u32(36)) * 8).unwrap_or_default()];
+    file.read_exact_at(&mut l1, bytes.u64(40)).map_err(HeaderError::Read)?;
+    let mut l2 = vec![0; usize::try_from(cluster_size).unwrap_or_default()];
+    let entries = |table: &[u8]| -> Vec<u64> { table.as_chunks().0.iter().map(|e| u64::from_be_bytes(*e)).collect() };
+    let places = entries(&l1).into_iter().map(|entry| entry & PLACE).filter(|place| *place != 0);
+    for place in places.take(MAX_L2_LOOKED_INTO) {
+        check_place("l1_table entry", place, cluster_size, file_len, cluster_size)?;
+        file.read_exact_at(&mut l2, place).map_err(HeaderError::Read)?;
+        let beyond = entries(&l2).into_iter().find(|entry| entry & COMPRESSED == 0 && entry & PLACE >= file_len);
+        if let Some(entry) = beyond {
+            return Err(HeaderError::CutOff { cluster: entry & PLACE, file_len });
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a table that does not start on a cluster after the header, or that ends beyond the file.

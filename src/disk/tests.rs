@@ -163,10 +163,29 @@ fn pattern(size: usize) -> Vec<u8> {
 
 /// Runs `qemu-img`, which must succeed.
 pub(super) fn qemu_img(arguments: &[&dyn AsRef<OsStr>]) -> String {
-    let output = Command::new("qemu-img").args(arguments.iter().map(AsRef::as_ref)).output();
-    let output = output.expect("tests need qemu-img: apt-get install qemu-utils");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    loop {
+        let output = Command::new("qemu-img").args(arguments.iter().map(AsRef::as_ref)).output();
+        let output = output.expect("tests need qemu-img: apt-get install qemu-utils");
+        let said = String::from_utf8_lossy(&output.stderr);
+        // As in open_free().
+        if said.contains("lock") {
+            std::thread::yield_now();
+            continue;
+        }
+        assert!(output.status.success(), "{said}");
+        return String::from_utf8(output.stdout).unwrap();
+    }
+}
+
+/// Opens a disk that is free. Another test may just be starting a program: its child shares all locks of this process
+/// until it has become that program.
+pub(super) fn open_free(source: &Source) -> Result<Opened, crate::disk::Error> {
+    loop {
+        match open(source) {
+            Err(crate::disk::Error::Locked { .. }) => std::thread::yield_now(),
+            other => return other,
+        }
+    }
 }
 
 /// A directory for many small disks: in memory where that can be, since they are flushed again and again.
@@ -225,7 +244,7 @@ proptest! {
         let dir = test_dir();
         let path = disk_file(dir.path(), None);
         let mut model = pattern(SIZE);
-        agree(&*open(&source(&path, Access::Persist)).unwrap().disk, 0, &mut model, &steps)?;
+        agree(&*open_free(&source(&path, Access::Persist)).unwrap().disk, 0, &mut model, &steps)?;
         prop_assert!(std::fs::read(&path).unwrap() == model);
     }
 
@@ -235,7 +254,7 @@ proptest! {
         let path = disk_file(dir.path(), qcow2.then_some("-c -o cluster_size=4k"));
         let before = std::fs::read(&path).unwrap();
         let throwaway = Access::Throwaway { dir: dir.path().into() };
-        agree(&*open(&source(&path, throwaway)).unwrap().disk, 0, &mut pattern(SIZE), &steps)?;
+        agree(&*open_free(&source(&path, throwaway)).unwrap().disk, 0, &mut pattern(SIZE), &steps)?;
         prop_assert!(std::fs::read(&path).unwrap() == before);
     }
 
@@ -247,7 +266,7 @@ proptest! {
         model.resize(2 * SIZE, 0);
         let access = Access::Throwaway { dir: dir.path().into() };
         let source = Source { size: Some(2 * SIZE as u64), ..source(&path, access) };
-        agree(&*open(&source).unwrap().disk, 0, &mut model, &steps)?;
+        agree(&*open_free(&source).unwrap().disk, 0, &mut model, &steps)?;
     }
 
     #[test]
@@ -272,7 +291,7 @@ proptest! {
         let dir = test_dir();
         let path = disk_file(dir.path(), Some(QCOW2_KINDS[kind]));
         let mut model = pattern(SIZE);
-        let opened = open(&source(&path, Access::Persist)).unwrap();
+        let opened = open_free(&source(&path, Access::Persist)).unwrap();
         prop_assert_eq!(opened.format, Format::Qcow2);
         agree(&*opened.disk, 0, &mut model, &steps)?;
         // What was flushed is in the file, though the disk is not closed yet: a machine may be killed.
@@ -325,8 +344,8 @@ fn threads_on_their_own_sectors_do_not_disturb_each_other() {
     for qcow2 in [None, Some(QCOW2_KINDS[0]), Some("-c -o cluster_size=4k"), Some(QCOW2_KINDS[1])] {
         let path = disk_file(dir.path(), qcow2);
         let throwaway = Access::Throwaway { dir: dir.path().into() };
-        hammer(&*open(&source(&path, throwaway)).unwrap().disk);
-        hammer(&*open(&source(&path, Access::Persist)).unwrap().disk);
+        hammer(&*open_free(&source(&path, throwaway)).unwrap().disk);
+        hammer(&*open_free(&source(&path, Access::Persist)).unwrap().disk);
         if qcow2.is_some() {
             qemu_img(&[&"check", &path]);
         }

@@ -4,6 +4,7 @@ pub mod checks;
 pub mod firmware;
 pub mod kvm;
 pub mod memory;
+pub mod panics;
 pub mod processor;
 pub mod report;
 pub mod root;

@@ -9,6 +9,7 @@ mod device;
 mod error;
 mod json;
 mod parse;
+mod rules;
 mod volume;
 
 use std::path::PathBuf;

@@ -8,7 +8,14 @@ const FOREIGN_DISKS: [&str; 3] = ["xvda", "sda", "hda"];
 #[must_use]
 pub fn with_console(cmdline: &str) -> String {
     let has_it = words(cmdline).any(|w| w == "console=ttyS0" || w.starts_with("console=ttyS0,"));
-    if has_it { cmdline.trim().to_owned() } else { joined(cmdline, "console=ttyS0") }
+    if has_it { cmdline.trim().to_owned() } else { for_kernel(cmdline, "console=ttyS0") }
+}
+
+/// Adds words for the kernel: before a `--`, after which all words are the init's.
+fn for_kernel(cmdline: &str, more: &str) -> String {
+    let end = words(cmdline).last().map_or(0, |last| last.as_ptr().addr() - cmdline.as_ptr().addr() + last.len());
+    let (kernels, inits) = cmdline.split_at(end);
+    joined(&joined(kernels, more), inits)
 }
 
 /// Adds words at the end.
@@ -64,6 +71,9 @@ mod tests {
         assert_eq!(with_console("console=tty0 console=ttyS0,115200n8 ro"), "console=tty0 console=ttyS0,115200n8 ro");
         assert_eq!(with_console("console=ttyS01"), "console=ttyS01 console=ttyS0");
         assert_eq!(with_console(""), "console=ttyS0");
+        // What follows "--" is not the kernel's.
+        assert_eq!(with_console("ro quiet  -- single console=ttyS0"), "ro quiet console=ttyS0 -- single console=ttyS0");
+        assert_eq!(with_console("-- single"), "console=ttyS0 -- single");
     }
 
     #[test]

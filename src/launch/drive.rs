@@ -5,11 +5,14 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::console::escape::{HELP, Typed};
 use super::console::pump::{Pump, borrow};
+use super::console::say;
+use super::console::terminal::RawTerminal;
 use super::console::transcript::Sight;
-use super::signals::EndSignals;
+use super::signals::{EndSignals, JobSignals};
 use super::stdin::Stdin;
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::running::Machine;
@@ -48,8 +51,12 @@ pub struct Driver<'a> {
     pub deadline: Option<Instant>,
     /// How long the guest has to switch itself off after a signal.
     pub grace: Duration,
-    /// Whether a terminal is raw, whose lines want a carriage return.
-    pub raw: bool,
+    /// The terminal that is raw, whose lines want a carriage return.
+    pub terminal: Option<&'a RawTerminal>,
+    /// What stops and continues this process; caught where a terminal is raw.
+    pub jobs: Option<JobSignals>,
+    /// Readable once a thread of the monitor has panicked.
+    pub panics: &'a EventFd,
     /// Set once the guest was asked to switch itself off.
     pub is_interrupted: bool,
     /// When patience with such a guest ends.
@@ -64,6 +71,8 @@ struct Ready {
     stdin: bool,
     signal: bool,
     input_taken: bool,
+    job: bool,
+    panic: bool,
 }
 
 impl Driver<'_> {
@@ -74,6 +83,12 @@ impl Driver<'_> {
     pub fn drive(&mut self, machine: &Machine) -> io::Result<End> {
         loop {
             let ready = self.wait(machine)?;
+            if ready.panic {
+                return Err(io::Error::other("a thread of the monitor panicked"));
+            }
+            if ready.job {
+                self.stop_or_continue();
+            }
             if let Some(end) = self.look_at_console() {
                 return Ok(end);
             }
@@ -104,6 +119,7 @@ impl Driver<'_> {
         let mut fds = vec![
             PollFd::from_borrowed_fd(borrow(self.pump.event()), PollFlags::IN),
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(borrow(self.panics), PollFlags::IN),
         ];
         // A machine that has stopped stays readable: it is not waited for twice.
         if !machine.stopper().is_stopped() {
@@ -111,6 +127,10 @@ impl Driver<'_> {
         }
         let input_taken = self.stdin.has_pending().then(|| {
             fds.push(PollFd::from_borrowed_fd(borrow(machine.input_taken()), PollFlags::IN));
+            fds.len() - 1
+        });
+        let job = self.jobs.as_ref().map(|jobs| {
+            fds.push(PollFd::from_borrowed_fd(jobs.as_fd(), PollFlags::IN));
             fds.len() - 1
         });
         let stdin = self.stdin.wanted().map(|fd| {
@@ -126,7 +146,13 @@ impl Driver<'_> {
             Err(e) => return Err(e.into()),
         }
         let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        Ok(Ready { signal: ready(1), input_taken: input_taken.is_some_and(ready), stdin: stdin.is_some_and(ready) })
+        Ok(Ready {
+            signal: ready(1),
+            panic: ready(2),
+            input_taken: input_taken.is_some_and(ready),
+            job: job.is_some_and(ready),
+            stdin: stdin.is_some_and(ready),
+        })
     }
 
     fn look_at_console(&mut self) -> Option<End> {
@@ -138,6 +164,17 @@ impl Driver<'_> {
             self.panic_end = Some(Instant::now() + PANIC_GRACE);
         }
         sights.contains(&Sight::PanicEnd).then_some(End::Panicked)
+    }
+
+    /// Stops this process, its terminal as it was before, or goes on after a stop.
+    fn stop_or_continue(&mut self) {
+        let (Some(terminal), Some(jobs)) = (self.terminal, &mut self.jobs) else { return };
+        if jobs.taken() {
+            terminal.leave();
+            // Comes back when the process is continued. It cannot fail: the process may send itself signals.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+        }
+        terminal.enter_again();
     }
 
     /// Takes what was typed; true where the person quits.
@@ -184,9 +221,6 @@ impl Driver<'_> {
     }
 
     fn say(&self, text: &str) {
-        use std::io::Write;
-        let end = if self.raw { "\r\n" } else { "\n" };
-        // Standard error may be closed; the run goes on.
-        let _ = write!(io::stderr(), "{text}{end}");
+        say(text, self.terminal.is_some());
     }
 }

@@ -8,6 +8,6 @@ pub mod firmware;
 pub mod plan;
 pub mod report;
 pub mod session;
-mod signals;
+pub mod signals;
 mod stdin;
 pub mod volumes;

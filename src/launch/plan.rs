@@ -5,11 +5,12 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use super::cmdline;
-use crate::disk::Disk;
+use crate::disk::{Disk, Format};
 use crate::image::cache::{self, BlobId, Cache, FileIdentity};
 use crate::image::{self, BootEntry, Image, Inspection};
 use crate::vmm::boot::{BootSource, KernelImage};
@@ -164,6 +165,8 @@ pub struct RootDisk {
     pub path: PathBuf,
     /// The disk as the guest sees it.
     pub disk: Arc<dyn Disk>,
+    /// The format that the person said it has.
+    pub format: Option<Format>,
     /// What tells that the file is as it was, where it is a file that tells.
     pub identity: Option<FileIdentity>,
 }
@@ -190,6 +193,9 @@ impl Planner {
         say: Box<dyn Fn(&str)>,
     ) -> Result<Self, PlanError> {
         let cache = Cache::open(&cache_dir())?;
+        if own_cache_dir().is_none() {
+            cache.require_own()?;
+        }
         Ok(Self { root, overrides, timeline, cache, booted: None, say })
     }
 
@@ -224,13 +230,18 @@ impl Planner {
     /// What a kept plan depends on beside the disk file; nothing where a file of the host cannot be told from its
     /// later self.
     fn selection(&self) -> Option<String> {
-        let identity = |path: &PathBuf| FileIdentity::of(&open_at_once(path).ok()?).ok();
+        let now = SystemTime::now();
+        let identity = |path: &PathBuf| {
+            let identity = FileIdentity::of(&open_at_once(path).ok()?).ok()?;
+            identity.is_settled(now).then_some(identity)
+        };
         let kernel = self.overrides.kernel.as_ref().map(|p| identity(p).ok_or(())).transpose().ok()?;
         let initrd = self.overrides.initrd.as_ref().map(|p| identity(p).ok_or(())).transpose().ok()?;
         let o = &self.overrides;
         let program = env!("CARGO_PKG_VERSION");
+        let disk = (self.root.format, self.root.disk.size());
         let texts = (&o.kernel, &o.cmdline, &o.append, &o.entry, o.protocol);
-        Some(format!("{program} {kernel:?} {initrd:?} {texts:?}"))
+        Some(format!("{program} {disk:?} {kernel:?} {initrd:?} {texts:?}"))
     }
 
     fn took(&mut self, plan: &Plan) {
@@ -421,12 +432,64 @@ pub(super) fn open_at_once(path: &Path) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
-/// Where unpacked kernels are kept: `$AMIBOOT_CACHE`, else `amiboot` in the user's cache directory.
+/// Where unpacked kernels are kept: `$AMIBOOT_CACHE`, else `amiboot` in the user's cache directory, else a directory of
+/// this user in `/var/tmp`.
 #[must_use]
 pub fn cache_dir() -> PathBuf {
+    own_cache_dir()
+        .unwrap_or_else(|| Path::new("/var/tmp").join(format!("amiboot-cache-{}", rustix::process::geteuid().as_raw())))
+}
+
+/// The directory that this user's surroundings name.
+fn own_cache_dir() -> Option<PathBuf> {
     let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("AMIBOOT_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").filter(|p| p.is_absolute()).map(|p| p.join("amiboot")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/amiboot")))
-        .unwrap_or_else(|| Path::new("/var/tmp/amiboot-cache").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::disk::blank;
+
+    fn planner(dir: &Path, size: u64, format: Option<Format>, kernel: Option<PathBuf>) -> Planner {
+        Planner {
+            root: RootDisk { path: "disk".into(), disk: blank(size, dir).unwrap(), format, identity: None },
+            overrides: BootOverrides { kernel, ..BootOverrides::default() },
+            timeline: Arc::new(Timeline::from_process_start()),
+            cache: Cache::open(dir).unwrap(),
+            booted: None,
+            say: Box::new(|_| {}),
+        }
+    }
+
+    #[test]
+    fn a_kept_plan_is_for_one_size_and_format_of_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let selection = |size, format| planner(dir.path(), size, format, None).selection().unwrap();
+        let first = selection(1 << 20, None);
+        assert_eq!(first, selection(1 << 20, None));
+        assert_ne!(first, selection(2 << 20, None));
+        assert_ne!(first, selection(1 << 20, Some(Format::Raw)));
+        assert_ne!(selection(1 << 20, Some(Format::Qcow2)), selection(1 << 20, Some(Format::Raw)));
+    }
+
+    #[test]
+    fn no_plan_is_kept_for_a_kernel_of_the_host_that_has_just_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let kernel = dir.path().join("kernel");
+        std::fs::write(&kernel, "x").unwrap();
+        assert_eq!(planner(dir.path(), 1 << 20, None, Some(kernel.clone())).selection(), None);
+        let identity = FileIdentity::of(&File::open(&kernel).unwrap()).unwrap();
+        assert!(identity.is_settled(SystemTime::now() + Duration::from_secs(10)));
+        assert_eq!(planner(dir.path(), 1 << 20, None, Some(dir.path().join("none"))).selection(), None);
+        assert!(
+            planner(dir.path(), 1 << 20, None, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("rust-toolchain.toml")))
+                .selection()
+                .is_some()
+        );
+    }
 }

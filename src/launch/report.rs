@@ -112,7 +112,16 @@ impl BootReport {
             return fs::OpenOptions::new().append(true).open(path).and_then(|mut f| f.write_all(&json)).map_err(fail);
         }
         let temporary = parent(path).join(format!(".amiboot-report-{}", std::process::id()));
-        fs::write(&temporary, &json).and_then(|()| fs::rename(&temporary, path)).map_err(|cause| {
+        let write = || {
+            // A leftover of another process that had the same id, or something that was put there to be written to.
+            match fs::remove_file(&temporary) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?.write_all(&json)?;
+            fs::rename(&temporary, path)
+        };
+        write().map_err(|cause| {
             // It may not even have come into being.
             let _ = fs::remove_file(&temporary);
             fail(cause)
@@ -156,5 +165,34 @@ fn describe(mark: Mark) -> &'static str {
         Mark::InitStarted => "first process of the system or of its initrd on the console",
         Mark::UntilMatched => "console matched --until",
         Mark::PowerOff => "guest switched itself off",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> BootReport {
+        let ended = Ended { outcome: Outcome::PoweredOff, last_lines: Vec::new(), resident: None, starts: 1 };
+        let timeline = Timeline::from_process_start();
+        timeline.mark(Mark::PowerOff);
+        let machine = MachineConfig { memory: 16 << 20, cpus: 1 };
+        BootReport::new(Path::new("disk.raw"), machine, None, &ended, 0, &timeline)
+    }
+
+    #[test]
+    fn a_report_replaces_its_file_and_writes_through_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("report.json"), dir.path().join("other"));
+        fs::write(&path, "older and longer than nothing").unwrap();
+        fs::write(&other, "not mine").unwrap();
+        // Another user of a shared directory can guess the name.
+        let trap = dir.path().join(format!(".amiboot-report-{}", std::process::id()));
+        std::os::unix::fs::symlink(&other, &trap).unwrap();
+        report().write(&path).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!((&json["outcome"], &json["events"][0]["name"]), (&"powered-off".into(), &"power_off".into()));
+        assert_eq!(fs::read_to_string(&other).unwrap(), "not mine");
+        assert!(fs::symlink_metadata(&trap).is_err());
     }
 }

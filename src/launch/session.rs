@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use regex::bytes::Regex;
 
 use super::console::pump::{Pump, Sink};
+use super::console::say;
 use super::console::terminal::RawTerminal;
 use super::console::transcript::{Sight, Transcript};
 use super::drive::{Driver, End};
-use super::signals::EndSignals;
+use super::signals::{EndSignals, JobSignals};
 use super::stdin::Stdin;
 use crate::disk::Disk;
 use crate::host::kvm::HostKvm;
+use crate::host::panics;
 use crate::vmm::builder::{self, Boot, BuildError, DiskConfig, Parts};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::console::ConsoleBuffer;
@@ -118,7 +120,9 @@ pub fn run(
     // A first look before the terminal is touched: most errors are here, and are best read on a terminal as it was.
     let mut next = Some(boot().map_err(SessionError::Plan)?);
     let signals = EndSignals::catch().map_err(host("catching signals"))?;
+    let panics = panics::watch().map_err(host("watching for panics"))?;
     let terminal = RawTerminal::enter().map_err(host("making the terminal raw"))?;
+    let jobs = terminal.is_some().then(JobSignals::catch).transpose().map_err(host("catching signals"))?;
     let console = Arc::new(ConsoleBuffer::new(timeline.clone()));
     let sink = Sink::stdout().map_err(host("the console's output"))?;
     let transcript = Transcript::new(limits.until.clone());
@@ -130,7 +134,9 @@ pub fn run(
         signals,
         deadline,
         grace: limits.grace,
-        raw: terminal.is_some(),
+        terminal: terminal.as_ref(),
+        jobs,
+        panics,
         is_interrupted: false,
         grace_end: None,
         panic_end: None,
@@ -194,9 +200,10 @@ fn judge(end: End, reason: StopReason, seen: Seen, late: &[Sight], limits: &Limi
     let panicked = seen.panicked || end == End::Panicked || late.contains(&Sight::Panic);
     Ok(match (end, reason) {
         _ if matched => Outcome::UntilMatched,
-        (End::TimedOut, _) => Outcome::TimedOut,
         (End::Quit, _) => Outcome::Quit,
+        // Also where the time was up while the rest of it was waited for.
         _ if panicked => Outcome::Crashed("its kernel panicked".into()),
+        (End::TimedOut, _) => Outcome::TimedOut,
         (End::Interrupted, _) => Outcome::Interrupted,
         (_, StopReason::TripleFault) => Outcome::Crashed("triple fault".into()),
         (_, StopReason::Panic(how)) => Outcome::Crashed(how),
@@ -217,9 +224,66 @@ fn flush(disks: &[DiskConfig]) -> Result<(), SessionError> {
 
 /// Where devices tell of trouble with the host.
 fn logger(raw: bool) -> Log {
-    Arc::new(move |line: &str| {
-        use std::io::Write;
-        // Standard error may be closed.
-        let _ = write!(io::stderr(), "amiboot: {line}{}", if raw { "\r\n" } else { "\n" });
-    })
+    Arc::new(move |line: &str| say(&format!("amiboot: {line}"), raw))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_its_outcome() {
+        use End::{Interrupted, Panicked, Quit, Stopped, TimedOut, Until};
+        use StopReason::{Ended, PowerOff, Reset, TripleFault};
+        let crashed = |how: &str| Some(Outcome::Crashed(how.into()));
+        let panic = || crashed("its kernel panicked");
+        let internal = || StopReason::Internal("why".into());
+        // End, reason, whether a panic was seen, whether a signal came, and the outcome: without a pattern to wait for,
+        // and with one that was not seen. Nothing is an error of the monitor.
+        let table = [
+            (Stopped, PowerOff, false, false, Some(Outcome::PoweredOff), Some(Outcome::UntilMissed)),
+            (Stopped, PowerOff, false, true, Some(Outcome::PoweredOff), Some(Outcome::UntilMissed)),
+            (Stopped, PowerOff, true, false, panic(), panic()),
+            (Stopped, Reset, false, true, Some(Outcome::Interrupted), Some(Outcome::UntilMissed)),
+            (Stopped, Reset, true, false, panic(), panic()),
+            (Stopped, TripleFault, false, false, crashed("triple fault"), crashed("triple fault")),
+            (Stopped, TripleFault, true, true, panic(), panic()),
+            (Stopped, StopReason::Panic("how".into()), false, false, crashed("how"), crashed("how")),
+            (Stopped, internal(), false, false, None, None),
+            (Until, Ended, false, false, Some(Outcome::UntilMatched), Some(Outcome::UntilMatched)),
+            (Until, internal(), true, true, Some(Outcome::UntilMatched), Some(Outcome::UntilMatched)),
+            (TimedOut, Ended, false, false, Some(Outcome::TimedOut), Some(Outcome::TimedOut)),
+            (TimedOut, PowerOff, false, true, Some(Outcome::TimedOut), Some(Outcome::TimedOut)),
+            (TimedOut, Ended, true, false, panic(), panic()),
+            (Panicked, Ended, true, false, panic(), panic()),
+            (Panicked, Reset, false, true, panic(), panic()),
+            (Quit, Ended, false, false, Some(Outcome::Quit), Some(Outcome::Quit)),
+            (Quit, internal(), true, true, Some(Outcome::Quit), Some(Outcome::Quit)),
+            (Interrupted, Ended, false, true, Some(Outcome::Interrupted), Some(Outcome::Interrupted)),
+            (Interrupted, Ended, true, true, panic(), panic()),
+        ];
+        let limits = |until: Option<&str>, no_reboot| Limits {
+            until: until.map(|pattern| Regex::new(pattern).unwrap()),
+            timeout: None,
+            no_reboot,
+            grace: Duration::ZERO,
+        };
+        for (end, reason, panicked, interrupted, plain, waiting) in table {
+            let seen = Seen { panicked, interrupted };
+            for (limits, expected) in [(limits(None, false), &plain), (limits(Some("x"), false), &waiting)] {
+                assert_eq!(
+                    judge(end, reason.clone(), seen, &[], &limits).ok(),
+                    *expected,
+                    "{end:?} {reason:?} {seen:?}"
+                );
+                // Whatever it was: what was waited for came with its last words.
+                let late = judge(end, reason.clone(), seen, &[Sight::Panic, Sight::Until], &limits).ok();
+                assert_eq!(late, Some(Outcome::UntilMatched), "{end:?} {reason:?}");
+            }
+        }
+        let seen = Seen { panicked: false, interrupted: false };
+        let restarted = judge(Stopped, Reset, seen, &[], &limits(None, true)).ok();
+        assert_eq!(restarted, Some(Outcome::Restarted));
+        assert_eq!(judge(Stopped, Reset, seen, &[Sight::Panic], &limits(None, true)).ok(), panic());
+    }
 }

@@ -1,11 +1,13 @@
 //! The volumes of a run: the block device mapping, opened.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bdm::{self, BdmError, RootVolume, VolumeSpec};
+use super::bdm::{self, BdmError, DeviceName, RootVolume, VolumeSource, VolumeSpec};
 use super::plan::{RootDisk, open_at_once};
-use crate::disk::Disk;
+use crate::disk::{Disk, Format};
 use crate::image::cache::FileIdentity;
 use crate::vmm::builder::DiskConfig;
 use crate::vmm::config::{ConfigError, MachineConfig};
@@ -17,6 +19,19 @@ pub enum VolumeError {
     /// The mapping, or a volume of it.
     #[error(transparent)]
     Mapping(#[from] BdmError),
+    /// One file behind two volumes, of which one writes to it.
+    #[error(
+        "{}: it is both volume {first} and volume {second}, and what is written to one of them is to stay in it; leave out \
+         --persist, or give each a file of its own", path.display()
+    )]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// One volume.
+        first: DeviceName,
+        /// The other.
+        second: DeviceName,
+    },
     /// More of them than the machine has places for.
     #[error(transparent)]
     TooMany(#[from] ConfigError),
@@ -26,6 +41,7 @@ pub enum VolumeError {
 pub struct Volumes {
     root_path: PathBuf,
     root: Arc<dyn Disk>,
+    root_format: Option<Format>,
     root_identity: Option<FileIdentity>,
     disks: Vec<DiskConfig>,
     hints: Vec<String>,
@@ -48,6 +64,7 @@ pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeErro
     }
     let specs = bdm::resolve(root, &entries)?;
     MachineConfig::check_disks(specs.len(), pv::VIRTIO_MMIO_MAX)?;
+    check_files(&specs)?;
     // Before the disk is opened: what is found on it is then at least as new as this says.
     let root_identity = identity(&root.path);
     let dir = scratch_dir();
@@ -57,10 +74,33 @@ pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeErro
     Ok(Volumes {
         root_path: root.path.clone(),
         root: root_disk,
+        root_format: root.format,
         root_identity,
         disks,
         hints: bdm::hints(root, &entries),
     })
+}
+
+/// Its own locks would keep the run from opening a file a second time, and name the run itself as the one in the way.
+fn check_files(specs: &[VolumeSpec]) -> Result<(), VolumeError> {
+    let file = |spec: &VolumeSpec| match &spec.source {
+        // One that is not there is told when it is opened.
+        VolumeSource::File { path, .. } => fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino())),
+        VolumeSource::Blank => None,
+    };
+    for (index, second) in specs.iter().enumerate() {
+        let same = |first: &&VolumeSpec| file(first) == file(second) && (first.persist || second.persist);
+        if let (VolumeSource::File { path, .. }, Some(_)) = (&second.source, file(second))
+            && let Some(first) = specs.iter().take(index).find(same)
+        {
+            return Err(VolumeError::Twice {
+                path: path.clone(),
+                first: first.device.clone(),
+                second: second.device.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn open_spec(spec: &VolumeSpec, dir: &Path) -> Result<DiskConfig, BdmError> {
@@ -84,7 +124,12 @@ impl Volumes {
     /// The root, for the planner.
     #[must_use]
     pub fn root(&self) -> RootDisk {
-        RootDisk { path: self.root_path.clone(), disk: self.root.clone(), identity: self.root_identity }
+        RootDisk {
+            path: self.root_path.clone(),
+            disk: self.root.clone(),
+            format: self.root_format,
+            identity: self.root_identity,
+        }
     }
 
     /// What the person may have meant otherwise.

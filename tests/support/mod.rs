@@ -181,6 +181,12 @@ impl Ended {
     }
 }
 
+/// The words of a command for a shell.
+pub fn quoted(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| format!("'{}' ", word.to_str().unwrap())).collect()
+}
+
 /// Runs a program to its end.
 #[track_caller]
 pub fn finish(command: &mut Command) -> Ended {
@@ -216,9 +222,9 @@ impl Stream {
     }
 
     /// Waits until the text so far is as wanted, or the stream has ended; false where it took too long.
-    fn wait(&self, wanted: impl Fn(&str) -> bool) -> bool {
+    fn wait(&self, wanted: impl Fn(&[u8]) -> bool) -> bool {
         let state = self.state.lock().unwrap();
-        let waits = |(bytes, ended): &mut (Vec<u8>, bool)| !*ended && !wanted(&String::from_utf8_lossy(bytes));
+        let waits = |(bytes, ended): &mut (Vec<u8>, bool)| !*ended && !wanted(bytes);
         !self.more.wait_timeout_while(state, PATIENCE, waits).unwrap().1.timed_out()
     }
 }
@@ -279,15 +285,22 @@ impl Running {
     #[track_caller]
     pub fn wait_until(&self, what: &str, wanted: impl Fn(&str) -> bool) {
         let stdout = self.stdout.as_ref().unwrap();
-        stdout.wait(&wanted);
+        stdout.wait(|bytes| wanted(&String::from_utf8_lossy(bytes)));
         assert!(wanted(&stdout.text()), "{what:?} was not shown: {:?}, {:?}", stdout.text(), self.said());
+    }
+
+    /// Waits until standard output has that many bytes.
+    #[track_caller]
+    pub fn wait_for_bytes(&self, count: usize) {
+        let stdout = self.stdout.as_ref().unwrap();
+        assert!(stdout.wait(|bytes| bytes.len() >= count), "{count} bytes did not come");
     }
 
     /// Waits until standard error holds `text`.
     #[track_caller]
     pub fn wait_for_said(&self, text: &str) {
         let stderr = self.stderr.as_ref().unwrap();
-        stderr.wait(|said| said.contains(text));
+        stderr.wait(|bytes| String::from_utf8_lossy(bytes).contains(text));
         assert!(stderr.text().contains(text), "{text:?} was not said: {:?}", stderr.text());
     }
 
@@ -319,7 +332,7 @@ impl Running {
     }
 
     #[track_caller]
-    fn wait_for_exit(&mut self) -> ExitStatus {
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -58,9 +58,14 @@ impl Done {
 
 /// Runs a line of shell in the test machine, with files given as `$FILES/NAME`.
 pub fn run(files: &[(&str, &Path)], seconds: u32, script: &str) -> Done {
+    run_with(&[], files, seconds, script)
+}
+
+/// The same, with further options of `tools/testbed`.
+pub fn run_with(options: &[&str], files: &[(&str, &Path)], seconds: u32, script: &str) -> Done {
     let out = tempfile::tempdir().expect("a directory for results");
     let mut command = Command::new(tool("testbed"));
-    command.args(["--timeout", &seconds.to_string()]).arg("--out").arg(out.path());
+    command.args(options).args(["--timeout", &seconds.to_string()]).arg("--out").arg(out.path());
     if let Ok(binary) = std::env::var("AMIBOOT_STATIC") {
         command.args(["--binary", &binary]);
     }

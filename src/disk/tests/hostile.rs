@@ -91,7 +91,7 @@ fn refcounts_that_a_writer_would_get_lost_in_are_refused() {
         let path = patched(dir.path(), QCOW2_KINDS[0], patches);
         assert!(refused(&path, Access::Persist).contains(words));
         // Who only reads does not use them.
-        open(&source(&path, Access::ReadOnly)).unwrap();
+        open_free(&source(&path, Access::ReadOnly)).unwrap();
     }
     // The second block of a file that has need of it, in place of which the first counts again.
     let small = "-o cluster_size=512,refcount_bits=64";
@@ -121,7 +121,7 @@ fn internal_snapshots_are_read_over_and_not_written_to() {
     let path = disk_file(dir.path(), Some(QCOW2_KINDS[0]));
     qemu_img(&[&"snapshot", &"-c", &"one", &path]);
     assert!(refused(&path, Access::Persist).contains("nb_snapshots"));
-    let throwaway = open(&source(&path, Access::Throwaway { dir: dir.path().into() })).unwrap();
+    let throwaway = open_free(&source(&path, Access::Throwaway { dir: dir.path().into() })).unwrap();
     write(&*throwaway.disk, 0, &[7; 512]).unwrap();
     assert!(read(&*throwaway.disk, 0, SIZE)[512..] == pattern(SIZE)[512..]);
 }
@@ -226,4 +226,22 @@ fn mutated_files_neither_panic_nor_hang() {
     }
     assert!(opened > 100, "only {opened} could be opened, so little was tested");
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_file_that_was_cut_off_is_refused() {
+    let dir = test_dir();
+    let path = dir.path().join("cut.qcow2");
+    qemu_img(&[&"create", &"-q", &"-f", &"qcow2", &path, &"8M"]);
+    let disk = open_free(&source(&path, Access::Persist)).unwrap().disk;
+    let mut bytes = vec![7; 4 << 20];
+    disk.write_at(0, &[VolatileSlice::from(bytes.as_mut_slice())]).unwrap();
+    disk.flush().unwrap();
+    drop(disk);
+    open_free(&source(&path, Access::ReadOnly)).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // Header and tables come first; what is lost is data.
+    file.set_len(file.metadata().unwrap().len() - (1 << 20)).unwrap();
+    let error = open_free(&source(&path, Access::ReadOnly)).err().unwrap().to_string();
+    assert!(error.contains("cut off"), "{error}");
 }

@@ -15,7 +15,7 @@ fn other_process() {
     let path = PathBuf::from(std::env::var_os("AMIBOOT_TEST_DISK_PATH").unwrap());
     let dir = path.parent().unwrap().join("layers");
     let access = if role == "persist" { Access::Persist } else { Access::Throwaway { dir } };
-    let opened = open(&source(&path, access)).unwrap();
+    let opened = open_free(&source(&path, access)).unwrap();
     write(&*opened.disk, 0, &[7; 100_000]).unwrap();
     // Not where the test runner writes to.
     eprintln!("\nready");
@@ -104,7 +104,7 @@ fn writers_of_qemu_and_ours_keep_each_other_out() {
     for (format, qcow2) in [("raw", None), ("qcow2", Some(QCOW2_KINDS[0]))] {
         let (_dir, path, throwaway) = with_layers(qcow2);
         for access in [&throwaway, &Access::Persist] {
-            let opened = open(&source(&path, access.clone())).unwrap();
+            let opened = open_free(&source(&path, access.clone())).unwrap();
             let theirs = Command::new("qemu-io").args(["-f", format, "-c", "write 0 512"]).arg(&path).output().unwrap();
             assert!(!theirs.status.success() && String::from_utf8_lossy(&theirs.stderr).contains("lock"), "{theirs:?}");
             drop(opened);
@@ -126,13 +126,13 @@ fn writers_of_qemu_and_ours_keep_each_other_out() {
 #[test]
 fn a_disk_keeps_its_lock_for_as_long_as_it_is_used() {
     let (_dir, path, throwaway) = with_layers(Some(QCOW2_KINDS[0]));
-    let disk = open(&source(&path, throwaway)).unwrap().disk;
+    let disk = open_free(&source(&path, throwaway)).unwrap().disk;
     assert!(matches!(open(&source(&path, Access::Persist)), Err(Error::Locked { .. })));
     drop(disk);
-    let disk = open(&source(&path, Access::Persist)).unwrap().disk;
+    let disk = open_free(&source(&path, Access::Persist)).unwrap().disk;
     assert!(matches!(open(&source(&path, Access::ReadOnly)), Err(Error::Locked { .. })));
     drop(disk);
-    open(&source(&path, Access::ReadOnly)).unwrap();
+    open_free(&source(&path, Access::ReadOnly)).unwrap();
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn discards_free_room_in_qcow2_files_too() {
     let dir = tempfile::tempdir().unwrap();
     let path = disk_file(dir.path(), Some(QCOW2_KINDS[0]));
     let room = || std::fs::metadata(&path).unwrap().blocks() * 512;
-    let disk = open(&source(&path, Access::Persist)).unwrap().disk;
+    let disk = open_free(&source(&path, Access::Persist)).unwrap().disk;
     let before = room();
     disk.discard(0, SIZE as u64).unwrap();
     assert!(room() + SIZE as u64 / 2 < before, "{} of {before} still held", room());

@@ -17,6 +17,7 @@ mod store;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -128,6 +129,22 @@ impl Cache {
         }
         store::remove_leftovers(&cache.path("tmp"))?;
         Ok(cache)
+    }
+
+    /// Refuses a cache that another user could have put something into: for one in a directory that all may write to.
+    ///
+    /// # Errors
+    /// Where a directory of it is not this user's, or others may write to it.
+    pub fn require_own(&self) -> Result<(), Error> {
+        let me = rustix::process::geteuid().as_raw();
+        for path in [self.root.clone(), self.path("blobs"), self.path("index"), self.path("tmp")] {
+            let meta = std::fs::symlink_metadata(&path).map_err(Error::new("look at", &path))?;
+            if !meta.is_dir() || meta.uid() != me || meta.mode() & 0o022 != 0 {
+                let why = io::Error::new(io::ErrorKind::PermissionDenied, "another user may write to it");
+                return Err(Error::new("trust", &path)(why));
+            }
+        }
+        Ok(())
     }
 
     /// The blob of that name, if it is there with the length that its name gives.

@@ -53,7 +53,8 @@ impl FileIdentity {
     }
 
     /// Whether the file was last changed long enough before `now` for its times to tell the next change.
-    fn is_settled(&self, now: SystemTime) -> bool {
+    #[must_use]
+    pub fn is_settled(&self, now: SystemTime) -> bool {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let latest = now.saturating_sub(SETTLED).as_nanos();
         let before = |time: i128| u128::try_from(time).is_ok_and(|t| t < latest) || time < 0;

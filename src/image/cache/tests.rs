@@ -270,3 +270,23 @@ fn many_at_once() {
     });
     assert_eq!((names(&cache, "blobs").len(), names(&cache, "tmp").len()), (90, 0));
 }
+
+#[test]
+fn a_cache_that_others_can_write_to_is_told() {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("cache");
+    let cache = Cache::open(&root).unwrap();
+    cache.require_own().unwrap();
+    for (path, mode) in [(root.clone(), 0o777), (root.join("blobs"), 0o720)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let error = cache.require_own().unwrap_err();
+        assert_eq!((error.path.as_path(), error.source.kind()), (path.as_path(), io::ErrorKind::PermissionDenied));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    cache.require_own().unwrap();
+    let link = dir.path().join("link");
+    symlink(&root, &link).unwrap();
+    assert!(Cache::open(&link).unwrap().require_own().is_err());
+}

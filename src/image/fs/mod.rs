@@ -11,7 +11,6 @@ mod superblock;
 mod xfs;
 
 use std::io::{self, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use superblock::Identity;
 pub(super) use superblock::identify;
@@ -150,8 +149,8 @@ pub(super) fn open(window: &Window, identity: &Identity) -> Result<Tree, FsError
 /// Runs a file-system reader. The crates below check what they read, but their arithmetic is not all checked: where one
 /// panics over a damaged file system, that is an error like any other.
 fn guarded<T>(operation: impl FnOnce() -> Result<T, FsError>) -> Result<T, FsError> {
-    catch_unwind(AssertUnwindSafe(operation))
-        .unwrap_or_else(|_| Err(FsError::Damaged("its reader stumbled over contradictory metadata".to_owned())))
+    crate::host::panics::catch(operation)
+        .unwrap_or_else(|| Err(FsError::Damaged("its reader stumbled over contradictory metadata".to_owned())))
 }
 
 impl Tree {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::parse::{check, ephemeral};
+use super::rules::{check, ephemeral};
 use super::{BdmEntry, BdmError, BdmSource, DeviceName};
 
 /// Most bytes of a file with a mapping; a mapping of all possible devices has far fewer.

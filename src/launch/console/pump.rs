@@ -1,10 +1,10 @@
 //! Moves the console's output from the machine to where it is shown, and looks at it on the way.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::EventFd;
@@ -13,8 +13,11 @@ use super::transcript::{Sight, Transcript};
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::timeline::{Mark, Timeline};
 
-/// Less than what a pipe or terminal that says it is ready takes at once (`PIPE_BUF`), so that a write does not wait.
+/// What a pipe that says it is ready takes at once (`PIPE_BUF`), so that a write does not wait.
 const CHUNK: usize = 4096;
+/// A guest writes byte by byte. The first is shown at once; what comes in this time after it is dealt with together, so
+/// that not every byte costs a wake-up, a look and a write.
+const GATHER: Duration = Duration::from_micros(500);
 /// How long an output that takes nothing is waited for once the machine has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -31,8 +34,7 @@ impl Sink {
     /// # Errors
     /// Where the host has no event for it.
     pub fn stdout() -> io::Result<Self> {
-        let ending = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
-        Ok(Self { fd: io::stdout().as_fd().try_clone_to_owned().ok(), ending })
+        Self::of(io::stdout().as_fd().try_clone_to_owned().ok())
     }
 
     /// Shows output on a descriptor.
@@ -40,52 +42,99 @@ impl Sink {
     /// # Errors
     /// Where the host has no event for it.
     pub fn to(fd: OwnedFd) -> io::Result<Self> {
+        Self::of(Some(fd))
+    }
+
+    fn of(fd: Option<OwnedFd>) -> io::Result<Self> {
         let ending = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
-        Ok(Self { fd: Some(fd), ending })
+        Ok(Self { fd: fd.map(|fd| without_waiting(&fd).unwrap_or(fd)), ending })
     }
 
     /// Writes all of it, waiting for a slow reader until the run ends.
     fn write(&mut self, mut bytes: &[u8]) {
+        let mut patience = Patience { ending: self.ending.clone(), until: None };
         while let (Some(fd), false) = (&self.fd, bytes.is_empty()) {
-            match wait_for_room(fd, &self.ending) {
-                Ok(true) => {}
-                Ok(false) | Err(_) => {
-                    self.fd = None;
-                    return;
-                }
+            if !patience.wait_for_room(fd).unwrap_or(false) {
+                self.fd = None;
+                return;
             }
             match rustix::io::write(fd, bytes.get(..CHUNK).unwrap_or(bytes)) {
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-                Err(_) => self.fd = None,
+                Ok(written) => {
+                    bytes = bytes.get(written..).unwrap_or_default();
+                    patience.until = None;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                // It has room, but not enough for a line's end.
+                Err(rustix::io::Errno::AGAIN) if patience.pause() => {}
+                Err(e) => {
+                    self.fd = None;
+                    tell_loss(e);
+                }
             }
         }
     }
 }
 
-/// Waits until something can be written. False where the run has ended and still nothing can.
-fn wait_for_room(fd: &OwnedFd, ending: &EventFd) -> io::Result<bool> {
-    let mut timeout = None;
-    loop {
-        let mut fds = [PollFd::new(fd, PollFlags::OUT), PollFd::from_borrowed_fd(borrow(ending), PollFlags::IN)];
-        // Once the end is known only the output is waited for, and not for long.
-        let watched = if timeout.is_some() { &mut fds[..1] } else { &mut fds[..] };
-        match poll(watched, timeout.as_ref()) {
-            Ok(0) => return Ok(false),
-            Ok(_) if watched[0].revents().intersects(PollFlags::OUT) => return Ok(true),
-            Ok(_) if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) => {
-                return Ok(false);
+/// A full disk, say. A reader or terminal that went away has nobody to tell.
+fn tell_loss(cause: rustix::io::Errno) {
+    if !matches!(cause, rustix::io::Errno::PIPE | rustix::io::Errno::IO) {
+        // Standard error may be closed.
+        let _ = writeln!(io::stderr(), "amiboot: standard output: {cause}; the rest of the console is not shown");
+    }
+}
+
+/// A terminal that says it has room may still make a large write wait for its reader, and nothing would end that. Opened
+/// anew, it can be written to without waiting, and whoever else has it open is not concerned. Nothing for pipes and
+/// files, and for terminals that this user may not open.
+fn without_waiting(fd: &OwnedFd) -> Option<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    rustix::termios::isatty(fd).then(|| open(format!("/proc/self/fd/{}", fd.as_raw_fd()), flags, Mode::empty()).ok())?
+}
+
+/// How long an output that takes nothing is waited for: as long as the run lasts, and [`LAST_WORDS`] after its end.
+struct Patience {
+    ending: Arc<EventFd>,
+    until: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits until something can be written. False where the run has ended and still nothing can.
+    fn wait_for_room(&mut self, fd: &OwnedFd) -> io::Result<bool> {
+        loop {
+            let ending = borrow(&self.ending);
+            let mut fds = [PollFd::new(fd, PollFlags::OUT), PollFd::from_borrowed_fd(ending, PollFlags::IN)];
+            // Once the end is known only the output is waited for, and not for long.
+            let watched = if self.until.is_some() { &mut fds[..1] } else { &mut fds[..] };
+            let timeout = self.until.map(|until| Timespec::try_from(until.saturating_duration_since(Instant::now())));
+            let timeout = timeout.transpose().map_err(io::Error::other)?;
+            match poll(watched, timeout.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) if watched[0].revents().intersects(PollFlags::OUT) => return Ok(true),
+                Ok(_) if watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) => {
+                    return Ok(false);
+                }
+                Ok(_) => self.until = Some(Instant::now() + LAST_WORDS),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
             }
-            Ok(_) => timeout = Some(Timespec::try_from(LAST_WORDS).map_err(io::Error::other)?),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
         }
+    }
+
+    /// Waits a little. False where that was long enough.
+    fn pause(&mut self) -> bool {
+        const A_LITTLE: Duration = Duration::from_millis(10);
+        std::thread::sleep(A_LITTLE);
+        let mut ending = [PollFd::from_borrowed_fd(borrow(&self.ending), PollFlags::IN)];
+        if self.until.is_none() && poll(&mut ending, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+            self.until = Some(Instant::now() + LAST_WORDS);
+        }
+        self.until.is_none_or(|until| Instant::now() < until)
     }
 }
 
 /// An event's descriptor, for as long as the event lives.
 pub fn borrow(event: &EventFd) -> std::os::fd::BorrowedFd<'_> {
-    use std::os::fd::AsRawFd;
     // SAFETY: the descriptor is open as long as `event`, whose lifetime the result has.
     unsafe { std::os::fd::BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }
@@ -121,9 +170,11 @@ impl Pump {
         let thread = std::thread::Builder::new().name("console".into()).stack_size(256 << 10).spawn(move || {
             let mut batch = Vec::new();
             let on_drained = || told.wake();
+            let mut panic_told = false;
             while source.take(&mut batch, on_drained) {
                 let mut sights = transcript.feed(&batch);
-                if source.has_guest_panicked() {
+                if !panic_told && source.has_guest_panicked() {
+                    panic_told = true;
                     sights.push(Sight::Panic);
                 }
                 mark(&timeline, &sights);
@@ -131,6 +182,7 @@ impl Pump {
                 sink.write(&batch);
                 batch.clear();
                 told.tell(&sights);
+                std::thread::sleep(GATHER);
             }
             transcript
         })?;
@@ -236,6 +288,29 @@ mod tests {
         // More than a pipe holds: the pump is stuck in the middle of it.
         console.push(&vec![b'x'; 200 << 10]);
         assert!(pump.finish().is_ok());
+    }
+
+    /// A terminal's two ends: who shows, and who writes.
+    fn terminal() -> (OwnedFd, OwnedFd) {
+        use std::os::fd::FromRawFd;
+        let (mut reader, mut writer) = (-1, -1);
+        // SAFETY: both pointers are to integers that outlive the call, and null is allowed for the rest.
+        let made = unsafe {
+            libc::openpty(&raw mut reader, &raw mut writer, std::ptr::null_mut(), std::ptr::null(), std::ptr::null())
+        };
+        assert_eq!(made, 0);
+        // SAFETY: openpty has just made both, and nothing else owns them.
+        unsafe { (OwnedFd::from_raw_fd(reader), OwnedFd::from_raw_fd(writer)) }
+    }
+
+    #[test]
+    fn a_terminal_that_takes_nothing_cannot_hang_the_end() {
+        let (_reader, writer) = terminal();
+        let (console, pump) = start(Sink::to(writer).unwrap());
+        console.push(&vec![b'x'; 300 << 10]);
+        let (told, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(pump.finish().is_ok()));
+        assert!(ended.recv_timeout(Duration::from_secs(20)).expect("the end hangs"));
     }
 
     #[test]

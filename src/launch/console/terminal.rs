@@ -2,17 +2,22 @@
 //! the run.
 
 use std::io::{self, IsTerminal};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::getpgrp;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+
+use crate::host::panics;
 
 /// How the terminal was, while it is raw; for the panic hook, which has no access to the guard.
 static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// The terminal in raw mode; dropped, it is as it was.
 #[derive(Debug)]
-pub struct RawTerminal(());
+pub struct RawTerminal {
+    raw: Termios,
+    saved: Termios,
+}
 
 impl RawTerminal {
     /// Makes the terminal on standard input raw. Nothing where that is no terminal, or one that another job has in the
@@ -28,10 +33,29 @@ impl RawTerminal {
         let saved = tcgetattr(&stdin)?;
         let mut raw = saved.clone();
         raw.make_raw();
-        restore_on_panic();
-        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
-        tcsetattr(&stdin, OptionalActions::Flush, &raw)?;
-        Ok(Some(Self(())))
+        panics::before_message(restore);
+        let terminal = Self { raw, saved };
+        terminal.set(OptionalActions::Flush)?;
+        Ok(Some(terminal))
+    }
+
+    /// Makes it as it was, for as long as this process is stopped.
+    pub fn leave(&self) {
+        restore();
+    }
+
+    /// Makes it raw again, unless another job has it now: after this process was stopped, whoever ran meanwhile may have
+    /// changed it.
+    pub fn enter_again(&self) {
+        if !is_anothers() {
+            // One that has gone away is told by the next read.
+            let _ = self.set(OptionalActions::Now);
+        }
+    }
+
+    fn set(&self, when: OptionalActions) -> io::Result<()> {
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.saved.clone());
+        Ok(tcsetattr(io::stdin(), when, &self.raw)?)
     }
 }
 
@@ -53,15 +77,4 @@ fn restore() {
         // A terminal that has gone away needs no restoring.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &saved);
     }
-}
-
-fn restore_on_panic() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            restore();
-            previous(info);
-        }));
-    });
 }

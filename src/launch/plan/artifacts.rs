@@ -16,6 +16,9 @@ use crate::vmm::boot::{KernelImage, Segment};
 /// `COMMAND_LINE_SIZE` of x86 kernels less the final NUL, for kernels that do not say.
 const CMDLINE_LIMIT: u32 = 2047;
 
+/// The same for bzImages of boot protocols before 2.06, which cannot say.
+const OLD_CMDLINE_LIMIT: u32 = 255;
+
 /// How a kernel that has virtio-mmio built in, command line and all, names the parameter.
 const MMIO_PARAMETER: &[u8] = b"virtio_mmio.device";
 
@@ -80,8 +83,8 @@ fn take(
     protocol: Protocol,
 ) -> Result<Kernel, UnpackError> {
     let is_64_bit = info.arch == Architecture::X86_64;
-    let cmdline_limit = info.cmdline_limit.unwrap_or(CMDLINE_LIMIT);
     let is_bzimage = info.format == kernel::Format::BzImage;
+    let cmdline_limit = info.cmdline_limit.unwrap_or(if is_bzimage { OLD_CMDLINE_LIMIT } else { CMDLINE_LIMIT });
     let done = |blob, image, takes_mmio_devices| Kernel {
         blob,
         image,
@@ -183,11 +186,11 @@ pub(super) fn initrd_of_image(cache: &Cache, image: &Image, entry: &BootEntry, d
 pub(super) fn initrd_of_host(cache: &Cache, path: &Path) -> Result<Blob, PlanError> {
     let fail = |cause| PlanError::HostFile { option: "--initrd", path: path.into(), cause };
     let mut file = open_host_file("--initrd", path, MAX_INITRD)?;
-    let blob = cache.insert_content(|out| io::copy(&mut file, out).map(|_| ()).map_err(fail))?;
-    if blob.len == 0 {
-        return Err(fail(io::Error::new(io::ErrorKind::InvalidData, "the file is empty")));
-    }
-    Ok(blob)
+    cache.insert_content(|out| match io::copy(&mut file, out) {
+        Ok(0) => Err(fail(io::Error::new(io::ErrorKind::InvalidData, "the file is empty"))),
+        Ok(_) => Ok(()),
+        Err(cause) => Err(fail(cause)),
+    })
 }
 
 fn open_host_file(option: &'static str, path: &Path, limit: u64) -> Result<io::Take<File>, PlanError> {

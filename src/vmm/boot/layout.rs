@@ -99,11 +99,14 @@ fn load_segments(memory: &GuestMemory, memory_size: u64, file: &File, segments: 
             .addr
             .checked_add(segment.memory_size)
             .ok_or_else(|| BootError::BadKernel("a segment wraps".into()))?;
-        if segment.addr < pv::HIGH_MEMORY || segment.file_size > segment.memory_size {
+        if segment.file_size > segment.memory_size {
             return Err(BootError::BadKernel(format!(
-                "a segment of {} bytes in the file and {} in memory at {:#x}",
-                segment.file_size, segment.memory_size, segment.addr
+                "the segment at {:#x} has {} bytes in the file and only {} in memory",
+                segment.addr, segment.file_size, segment.memory_size
             )));
+        }
+        if segment.addr < pv::HIGH_MEMORY {
+            return Err(BootError::KernelTooLow { start: segment.addr });
         }
         if segment_end > memory_end {
             return Err(BootError::KernelTooLarge { start: segment.addr, end: segment_end, memory_end });
@@ -136,7 +139,8 @@ fn copy_file(
     len: u64,
     what: &'static str,
 ) -> Result<(), BootError> {
-    let mut buf = vec![0; 64 << 10];
+    const CHUNK: usize = 64 << 10;
+    let mut buf = vec![0; usize::try_from(len).unwrap_or(CHUNK).min(CHUNK)];
     let mut done = 0;
     while done < len {
         let chunk = usize::try_from(len - done).unwrap_or(usize::MAX).min(buf.len());
@@ -165,10 +169,13 @@ fn load_bzimage(
         BzImage::load(memory, Some(GuestAddress(pv::HIGH_MEMORY)), &mut handle, Some(GuestAddress(pv::HIGH_MEMORY)))
             .map_err(|e| BootError::BadKernel(e.to_string()))?;
     let header = loaded.setup_header.ok_or_else(|| BootError::BadKernel("no setup header".into()))?;
+    let header = without_later_fields(header);
     let load = loaded.kernel_load.raw_value();
     // Unpacking happens at the preferred address where the kernel is loaded below it, and takes init_size from there.
     let preferred = header.pref_address;
-    let work = load.max(preferred);
+    let alignment = u64::from(header.kernel_alignment).max(1);
+    let aligned = load.checked_next_multiple_of(alignment).unwrap_or(u64::MAX);
+    let work = aligned.max(preferred);
     let init_size = u64::from(header.init_size);
     let end = work
         .checked_add(init_size)
@@ -184,6 +191,37 @@ fn load_bzimage(
         max => u64::from(max),
     };
     Ok(LoadedKernel { entry, end, initrd_max, setup_header: Some(header) })
+}
+
+/// A header as its version defines it (Linux boot protocol, "Details of Header Fields"): what the protocol got later is
+/// set-up code in an older kernel's file, and here zero.
+fn without_later_fields(header: setup_header) -> setup_header {
+    let mut known = header;
+    let version = header.version;
+    if version < 0x0203 {
+        known.initrd_addr_max = 0;
+    }
+    if version < 0x0205 {
+        (known.kernel_alignment, known.relocatable_kernel) = (0, 0);
+    }
+    if version < 0x0206 {
+        known.cmdline_size = 0;
+    }
+    if version < 0x0207 {
+        (known.hardware_subarch, known.hardware_subarch_data) = (0, 0);
+    }
+    if version < 0x0208 {
+        (known.payload_offset, known.payload_length) = (0, 0);
+    }
+    if version < 0x020a {
+        (known.pref_address, known.init_size) = (0, 0);
+    }
+    if version < 0x020c {
+        known.xloadflags = 0;
+    }
+    // Boot loaders own these: nothing that a file says in them is true here.
+    (known.ramdisk_image, known.ramdisk_size, known.setup_data) = (0, 0, 0);
+    known
 }
 
 /// Puts the initrd as high as it may go, so that it is out of the way of the kernel.

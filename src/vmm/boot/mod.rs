@@ -3,6 +3,8 @@
 mod layout;
 mod linux;
 mod pvh;
+#[cfg(test)]
+mod tests;
 mod zero_page;
 
 use std::fs::File;
@@ -43,6 +45,16 @@ pub enum BootError {
         end: u64,
         /// End of low memory.
         memory_end: u64,
+    },
+    /// The kernel wants memory that tables and firmware have on a PC.
+    #[error(
+        "the kernel is built to be loaded at {start:#x}; below {:#x} there is no room for one. As a bzImage it may place \
+         itself (--protocol bzimage)",
+        crate::vmm::machine::pv::HIGH_MEMORY
+    )]
+    KernelTooLow {
+        /// First address.
+        start: u64,
     },
     /// The kernel's file says something that cannot be.
     #[error("the kernel file is damaged: {0}")]

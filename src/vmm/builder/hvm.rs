@@ -10,8 +10,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
-    BuildError, Common, DiskConfig, DiskInterface, Firmware, clone_event, create_vcpus, create_vm, event, give_memory,
-    start_vcpus, supported_cpuid,
+    BuildError, Common, DiskConfig, DiskInterface, Firmware, clone_event, create_irq_chip, create_vcpus, create_vm,
+    event, give_memory, start_vcpus, supported_cpuid,
 };
 use crate::vmm::bus::{Bus, BusDevice};
 use crate::vmm::config::MachineConfig;
@@ -56,6 +56,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     let layout = MemoryLayout::new(parts.memory, address_bits(&cpuid));
 
     let vm = Arc::new(create_vm(parts.kvm, hvm::KVM_IDENTITY_MAP, hvm::KVM_TSS)?);
+    create_irq_chip(&vm)?;
     let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
     vm.create_pit2(pit).map_err(BuildError::kvm("create the timer"))?;
     let routing = IrqRouting::new(vm.clone(), hvm::TIMER_PIN);

@@ -185,8 +185,11 @@ fn create_vm(kvm: &Kvm, identity_map: u64, tss: usize) -> Result<VmFd, BuildErro
     };
     vm.set_identity_map_address(identity_map).map_err(BuildError::kvm("place its identity map"))?;
     vm.set_tss_address(tss).map_err(BuildError::kvm("place its task state"))?;
-    vm.create_irq_chip().map_err(BuildError::kvm("create the interrupt controllers"))?;
     Ok(vm)
+}
+
+fn create_irq_chip(vm: &VmFd) -> Result<(), BuildError> {
+    vm.create_irq_chip().map_err(BuildError::kvm("create the interrupt controllers"))
 }
 
 /// Gives memory to the guest; its regions take slots from `first_slot` on.

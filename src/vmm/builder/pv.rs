@@ -7,13 +7,14 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
-    BuildError, Common, clone_event, create_vcpus, create_vm, event, give_memory, start_vcpus, supported_cpuid,
+    BuildError, Common, clone_event, create_irq_chip, create_vcpus, create_vm, event, give_memory, start_vcpus,
+    supported_cpuid,
 };
 use crate::vmm::boot::{self, BootError, BootSource};
 use crate::vmm::bus::Bus;
 use crate::vmm::config::MachineConfig;
 use crate::vmm::console::ConsoleBuffer;
-use crate::vmm::devices::i8042::{self, KeyboardController};
+use crate::vmm::devices::i8042::KeyboardController;
 use crate::vmm::devices::power::{self, PowerRegisters};
 use crate::vmm::devices::pvpanic::PanicNotifier;
 use crate::vmm::devices::serial::SerialPort;
@@ -35,10 +36,12 @@ pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<M
     let vm = Arc::new(create_vm(parts.kvm, pv::KVM_IDENTITY_MAP, pv::KVM_TSS)?);
     parts.timeline.mark(Mark::VmCreated);
 
+    // Before the interrupt controllers: after them KVM takes some milliseconds to see that nobody uses the old map.
     let guest_memory = memory::allocate(&pv::memory_ranges(parts.memory))?;
     give_memory(&vm, &guest_memory, 0, 0)?;
+    create_irq_chip(&vm)?;
     let virtio_devices = parts.disks.len() + 1;
-    write_acpi(&guest_memory, cpus, virtio_devices)?;
+    write_tables(&guest_memory, cpus, virtio_devices)?;
     announce_on_cmdline(&mut boot_source, virtio_devices);
     let entry = boot::load(&guest_memory, parts.memory, &boot_source, pv::ACPI_TABLES)?;
     parts.timeline.mark(Mark::MemoryReady);
@@ -79,22 +82,28 @@ pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<M
     Ok(Machine::new(running, &parts.console))
 }
 
-fn write_acpi(memory: &GuestMemory, cpus: u8, virtio_devices: usize) -> Result<(), BuildError> {
+fn write_tables(memory: &GuestMemory, cpus: u8, virtio_devices: usize) -> Result<(), BuildError> {
     let tables = pv_acpi::tables(pv::ACPI_TABLES, cpus, virtio_devices).map_err(BootError::TablesTooLarge)?;
     memory.write_slice(&tables, GuestAddress(pv::ACPI_TABLES)).map_err(MemoryError::from)?;
+    memory.write_slice(&pv::RESET_CODE, GuestAddress(pv::RESET_VECTOR)).map_err(MemoryError::from)?;
     Ok(())
 }
 
-/// For kernels that take it, names the virtio devices on the command line as well as in ACPI.
+/// For kernels that take it, names the virtio devices on the command line as well as in ACPI, where there is room.
 fn announce_on_cmdline(boot: &mut BootSource, virtio_devices: usize) {
     use std::fmt::Write;
     if !boot.takes_mmio_devices {
         return;
     }
+    let mut words = String::new();
     for index in 0..virtio_devices {
         let (size, base, gsi) = (pv::VIRTIO_MMIO_SIZE >> 10, pv::virtio_mmio_base(index), pv::virtio_gsi(index));
         // Writing to a String does not fail.
-        let _ = write!(boot.cmdline, " virtio_mmio.device={size}K@{base:#x}:{gsi}");
+        let _ = write!(words, "virtio_mmio.device={size}K@{base:#x}:{gsi} ");
+    }
+    // In front, where no "--" makes them the init's. The kernel finds the devices through ACPI as well.
+    if boot.cmdline.len() + words.len() <= boot.cmdline_limit as usize {
+        boot.cmdline.insert_str(0, &words);
     }
 }
 
@@ -131,7 +140,7 @@ impl Devices<'_> {
         let registers = PowerRegisters::new(stopper.clone(), timeline.clone());
         self.ports.claim(pv::POWER_PORTS, power::REGISTERS, Arc::new(registers))?;
         self.ports.claim(pv::PVPANIC, 1, Arc::new(PanicNotifier::new(console.clone())))?;
-        self.ports.claim(pv::I8042, i8042::PORTS, Arc::new(KeyboardController::new(stopper.clone())))?;
+        self.ports.claim(pv::I8042_COMMAND, 1, Arc::new(KeyboardController::new(stopper.clone())))?;
         Ok(())
     }
 
@@ -151,5 +160,34 @@ impl Devices<'_> {
         self.mmio.claim(base, pv::VIRTIO_MMIO_SIZE, transport.clone())?;
         self.transports.push(transport);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vmm::boot::KernelImage;
+
+    fn announced(cmdline: &str, cmdline_limit: u32, takes_mmio_devices: bool) -> String {
+        let mut boot = BootSource {
+            kernel: tempfile::tempfile().unwrap(),
+            image: KernelImage::BzImage { is_64_bit: true },
+            initrd: None,
+            cmdline: cmdline.into(),
+            cmdline_limit,
+            takes_mmio_devices,
+        };
+        announce_on_cmdline(&mut boot, 2);
+        boot.cmdline
+    }
+
+    #[test]
+    fn devices_are_named_for_kernels_that_take_it_and_where_there_is_room() {
+        let named = "virtio_mmio.device=4K@0xd0000000:6 virtio_mmio.device=4K@0xd0001000:7 ro -- single";
+        assert_eq!(announced("ro -- single", 2047, true), named);
+        assert_eq!(announced("ro -- single", u32::try_from(named.len()).unwrap(), true), named);
+        for (limit, takes) in [(u32::try_from(named.len()).unwrap() - 1, true), (2047, false), (0, true)] {
+            assert_eq!(announced("ro -- single", limit, takes), "ro -- single");
+        }
     }
 }

@@ -7,8 +7,8 @@ use vm_superio::{I8042Device, Trigger};
 use crate::vmm::bus::BusDevice;
 use crate::vmm::stop::{StopReason, Stopper};
 
-/// How many ports it takes.
-pub const PORTS: u64 = 5;
+/// The command port's place among the controller's five.
+const COMMAND: u8 = 4;
 
 struct ResetLine(Stopper);
 
@@ -20,7 +20,7 @@ impl Trigger for ResetLine {
     }
 }
 
-/// The controller; there is no keyboard behind it.
+/// The controller's command port; there is no keyboard behind it.
 pub struct KeyboardController(Mutex<I8042Device<ResetLine>>);
 
 impl KeyboardController {
@@ -32,16 +32,16 @@ impl KeyboardController {
 }
 
 impl BusDevice for KeyboardController {
-    fn read(&self, offset: u64, data: &mut [u8]) {
+    fn read(&self, _offset: u64, data: &mut [u8]) {
         data.fill(0);
-        if let (Ok(offset), Some(first)) = (u8::try_from(offset), data.first_mut()) {
-            *first = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).read(offset);
+        if let Some(first) = data.first_mut() {
+            *first = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).read(COMMAND);
         }
     }
 
-    fn write(&self, offset: u64, data: &[u8]) {
-        if let (Ok(offset), Some(first)) = (u8::try_from(offset), data.first()) {
-            let Ok(()) = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write(offset, *first);
+    fn write(&self, _offset: u64, data: &[u8]) {
+        if let Some(first) = data.first() {
+            let Ok(()) = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).write(COMMAND, *first);
         }
     }
 }
@@ -54,9 +54,9 @@ mod tests {
     fn the_reset_command_resets() {
         let stopper = Stopper::new().unwrap();
         let controller = KeyboardController::new(stopper.clone());
-        controller.write(0, &[0xfe]);
+        controller.write(0, &[0xae]);
         assert!(!stopper.is_stopped());
-        controller.write(4, &[0xfe]);
+        controller.write(0, &[0xfe]);
         assert_eq!(stopper.reason(), Some(&StopReason::Reset));
     }
 }

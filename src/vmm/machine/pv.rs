@@ -27,8 +27,16 @@ pub const COMMAND_LINE: u64 = 0x2_0000;
 pub const COMMAND_LINE_MAX: u64 = 0x1_0000;
 /// ACPI tables: the RSDP first.
 pub const ACPI_TABLES: u64 = 0xe_0000;
-/// Room for ACPI tables, in bytes.
-pub const ACPI_TABLES_MAX: u64 = 0x2_0000;
+/// Room for ACPI tables, in bytes: up to the reset vector.
+pub const ACPI_TABLES_MAX: u64 = RESET_VECTOR - ACPI_TABLES;
+/// Where a PC begins after a reset, in real mode. There is no firmware, but Linux jumps there to restart on a machine with
+/// hardware-reduced ACPI, which it takes for one with EFI: see [`RESET_CODE`].
+pub const RESET_VECTOR: u64 = 0xf_fff0;
+/// Real-mode code that writes the reset register: `mov dx, POWER_PORTS + 2; mov al, 1; out dx, al; hlt; jmp hlt`.
+pub const RESET_CODE: [u8; 9] = {
+    let [low, high, ..] = (POWER_PORTS + 2).to_le_bytes();
+    [0xba, low, high, 0xb0, super::pv_acpi::RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd]
+};
 /// Memory above the first megabyte: where kernels live.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
 
@@ -57,8 +65,9 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 pub const COM1: u64 = 0x3f8;
 /// Its interrupt.
 pub const COM1_GSI: u32 = 4;
-/// Keyboard controller: only its reset line.
-pub const I8042: u64 = 0x60;
+/// Command port of the keyboard controller: only its reset line. Its data port stays empty, and so do the ports between
+/// them, which are others': a kernel that waits for a timer bit in 0x61 waits for a one.
+pub const I8042_COMMAND: u64 = 0x64;
 /// Sleep control, sleep status and reset registers: one byte each.
 pub const POWER_PORTS: u64 = 0x600;
 /// Panic notifier.
@@ -124,7 +133,7 @@ pub fn memory_map(size: u64) -> Vec<MemoryMapEntry> {
     let mut map = vec![
         entry(0, LOW_MEMORY_END, MemoryKind::Ram),
         entry(LOW_MEMORY_END, ACPI_TABLES, MemoryKind::Reserved),
-        entry(ACPI_TABLES, ACPI_TABLES + ACPI_TABLES_MAX, MemoryKind::Acpi),
+        entry(ACPI_TABLES, HIGH_MEMORY, MemoryKind::Acpi),
         entry(HIGH_MEMORY, low_end, MemoryKind::Ram),
     ];
     if size > low_end {

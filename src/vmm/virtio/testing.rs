@@ -61,6 +61,7 @@ pub fn no_log() -> Log {
 #[derive(Default)]
 pub struct CountInterrupts {
     pub queue: AtomicU64,
+    pub needs_reset: AtomicU64,
 }
 
 impl Interrupt for CountInterrupts {
@@ -68,7 +69,9 @@ impl Interrupt for CountInterrupts {
         self.queue.fetch_add(1, Ordering::SeqCst);
     }
     fn config(&self) {}
-    fn needs_reset(&self, _reason: &str) {}
+    fn needs_reset(&self, _reason: &str) {
+        self.needs_reset.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// One buffer of a chain: address, length, whether the device writes it.

@@ -1,6 +1,7 @@
 //! A thread that serves one queue: it waits for the driver's kick, takes what is available, and calls the driver.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::thread::{self, JoinHandle};
@@ -48,7 +49,13 @@ impl QueueWorker {
         let kick = active.kick.clone();
         let mut ring = Ring { index, queue: active.queue, memory, interrupt, handler, stop: stop.clone() };
         let waiting = active.kick;
-        let thread = thread::Builder::new().name(name).spawn(move || ring.run(&waiting))?;
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            let ran = catch_unwind(AssertUnwindSafe(|| ring.run(&waiting)));
+            if ran.is_err() {
+                // The hook has printed it. The driver at least does not wait for what never comes.
+                ring.give_up("the monitor's thread that serves it panicked");
+            }
+        })?;
         Ok(Self { kick, stop, thread: Some(thread) })
     }
 }
@@ -267,6 +274,30 @@ mod tests {
             self.0.store(true, Ordering::SeqCst);
             0
         }
+    }
+
+    /// A fault of this program.
+    struct Faulty;
+
+    impl QueueHandler for Faulty {
+        fn serve(&mut self, _: &GuestMemory, _: DescriptorChain<&GuestMemory>) -> u32 {
+            panic!("a test's own, on purpose")
+        }
+    }
+
+    #[test]
+    fn a_worker_that_panics_asks_for_a_reset() {
+        let (queue, memory) = queue(false);
+        put(&memory, AVAIL + 2, 1);
+        let kick = Arc::new(EventFd::new(0).unwrap());
+        kick.write(1).unwrap();
+        let interrupt = Arc::new(CountInterrupts::default());
+        let active = ActiveQueue { queue, kick };
+        let worker = QueueWorker::start("faulty".into(), 0, active, memory, interrupt.clone(), Faulty).unwrap();
+        while !worker.thread.as_ref().unwrap().is_finished() {
+            thread::yield_now();
+        }
+        assert_eq!(interrupt.needs_reset.load(Ordering::SeqCst), 1);
     }
 
     #[test]
