@@ -373,9 +373,14 @@ fn scratch_and_cache_directories_that_are_not_there() {
 }
 
 #[test]
-fn hvm_is_refused_plainly() {
+fn firmware_that_is_none_is_refused_by_name() {
     let world = World::new();
-    refuse(&world, 1, &[&"run", &world.blank_disk(), &"--mode", &"hvm"], &["--mode hvm", "--mode pv"]);
+    let disk = world.blank_disk();
+    let odd = world.file("odd.bin", "not a ROM");
+    let words = ["--firmware", "odd.bin", "64 KiB"];
+    refuse(&world, 1, &[&"run", &disk, &"--mode", &"hvm", &"--firmware", &odd], &words);
+    let gone = world.path("gone.bin");
+    refuse(&world, 1, &[&"run", &disk, &"--mode", &"hvm", &"--firmware", &gone], &["--firmware", "gone.bin"]);
 }
 
 /// Where mount namespaces can be had, hides /dev/kvm and sees how the program takes it.

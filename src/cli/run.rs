@@ -13,17 +13,21 @@ use crate::disk::Format;
 use crate::disk::size::parse_size;
 use crate::host::kvm;
 use crate::launch::bdm::RootVolume;
+use crate::launch::firmware::{self, FirmwareChoice};
 use crate::launch::plan::{BootOverrides, Booted, Planner, Protocol};
 use crate::launch::report::BootReport;
 use crate::launch::session::{self, Ended, Limits, Outcome, SessionError};
 use crate::launch::volumes;
 use crate::vmm::boot::BootError;
-use crate::vmm::builder::BuildError;
+use crate::vmm::builder::{Boot, BuildError, DiskInterface, Firmware};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::timeline::{Mark, Timeline};
 
 /// The compiled pattern of `--until` may take this much memory, in bytes.
 const PATTERN_MAX: usize = 1 << 20;
+
+/// What a guest is told of its instance type.
+const INSTANCE_TYPE: &str = "t3.micro";
 
 /// Which kind of guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,6 +64,24 @@ impl From<ProtocolChoice> for Protocol {
     }
 }
 
+/// How an HVM guest sees its volumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DiskChoice {
+    /// virtio-blk
+    Virtio,
+    /// NVMe controllers with the identity of EC2's
+    Nvme,
+}
+
+impl From<DiskChoice> for DiskInterface {
+    fn from(choice: DiskChoice) -> Self {
+        match choice {
+            DiskChoice::Virtio => Self::Virtio,
+            DiskChoice::Nvme => Self::Nvme,
+        }
+    }
+}
+
 /// Boots a disk image in the foreground, its console on this terminal
 ///
 /// The file is never changed unless --persist is given: writes go to a layer that is gone afterwards. On a terminal,
@@ -72,6 +94,18 @@ pub struct RunArgs {
     /// Which kind of guest
     #[arg(long, value_enum, default_value = "auto")]
     mode: Mode,
+
+    /// Firmware of an HVM guest: bios, uefi, or a file
+    #[arg(long, value_name = "FIRMWARE", default_value = "bios")]
+    firmware: FirmwareChoice,
+
+    /// How an HVM guest sees its volumes
+    #[arg(long, value_enum, default_value = "virtio")]
+    disk: DiskChoice,
+
+    /// Write what the firmware says of its work to this file
+    #[arg(long, value_name = "FILE")]
+    firmware_log: Option<PathBuf>,
 
     /// Memory of the guest, for example 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = memory_size)]
@@ -157,11 +191,28 @@ fn pattern(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text).size_limit(PATTERN_MAX).build().map_err(|e| e.to_string())
 }
 
+/// An HVM guest's kernel comes from its disk: options for another say so.
+fn open_firmware(args: &RunArgs) -> Result<Firmware, CliError> {
+    let given = [
+        ("--kernel", args.kernel.is_some()),
+        ("--initrd", args.initrd.is_some()),
+        ("--cmdline", args.cmdline.is_some()),
+        ("--append", !args.append.is_empty()),
+        ("--entry", args.entry.is_some()),
+        ("--protocol", args.protocol != ProtocolChoice::Auto),
+    ];
+    if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
+        return Err(format!("{option}: an HVM guest boots what its disk's own boot loader says; use --mode pv").into());
+    }
+    Ok(firmware::open(&args.firmware, args.disk.into(), args.firmware_log.as_deref(), INSTANCE_TYPE)?)
+}
+
 /// Runs it; gives the exit code.
 pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliError> {
-    if args.mode == Mode::Hvm {
-        return Err("--mode hvm: HVM guests are not supported yet; --mode pv boots the image's own kernel".into());
-    }
+    let firmware = match args.mode {
+        Mode::Hvm => Some(open_firmware(args)?),
+        Mode::Auto | Mode::Pv => None,
+    };
     if let Some(path) = &args.boot_report {
         BootReport::check_path(path)?;
     }
@@ -194,7 +245,10 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         machine,
         volumes.disks(),
         &limits,
-        &mut || planner.next_start().map_err(Into::into),
+        &mut || match &firmware {
+            Some(firmware) => Ok(Boot::Firmware(firmware.clone())),
+            None => planner.next_start().map(Boot::Kernel).map_err(Into::into),
+        },
         timeline,
     )
     .map_err(|error| name_file(error, args, planner.booted()))?;

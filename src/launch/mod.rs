@@ -4,6 +4,7 @@ pub mod bdm;
 pub mod cmdline;
 pub mod console;
 mod drive;
+pub mod firmware;
 pub mod plan;
 pub mod report;
 pub mod session;

@@ -85,7 +85,8 @@ impl BootReport {
         Self {
             amiboot: env!("CARGO_PKG_VERSION"),
             image: image.into(),
-            mode: "pv",
+            // Only a paravirtual machine has a kernel that the monitor knows of.
+            mode: if kernel.is_some() { "pv" } else { "hvm" },
             machine,
             kernel: kernel.cloned(),
             outcome: name(&ended.outcome),

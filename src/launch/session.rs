@@ -16,8 +16,7 @@ use super::stdin::Stdin;
 use crate::disk::Disk;
 use crate::host::kvm::HostKvm;
 use crate::host::panics;
-use crate::vmm::boot::BootSource;
-use crate::vmm::builder::{self, BuildError, DiskConfig, Parts};
+use crate::vmm::builder::{self, Boot, BuildError, DiskConfig, Parts};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::memory::Resident;
@@ -102,7 +101,7 @@ fn host(what: &'static str) -> impl Fn(io::Error) -> SessionError {
 }
 
 /// Gives what is to be booted; asked again at every start, since a guest may change its own kernel.
-pub type BootProvider<'a> = dyn FnMut() -> Result<BootSource, Box<dyn std::error::Error + Send + Sync>> + 'a;
+pub type BootProvider<'a> = dyn FnMut() -> Result<Boot, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
 /// Runs machines until the run has ended.
 ///
@@ -158,7 +157,7 @@ pub fn run(
             timeline: timeline.clone(),
             log: log.clone(),
         };
-        let machine = match builder::build_pv(machine, parts) {
+        let machine = match builder::build(machine, parts) {
             Ok(machine) => machine,
             Err(e) => break Err(e.into()),
         };

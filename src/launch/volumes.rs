@@ -11,6 +11,7 @@ use crate::disk::{Disk, Format};
 use crate::image::cache::FileIdentity;
 use crate::vmm::builder::DiskConfig;
 use crate::vmm::config::{ConfigError, MachineConfig};
+use crate::vmm::machine::pv;
 
 /// Why the volumes cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeErro
             .for_each(|e| e.persist = !e.read_only);
     }
     let specs = bdm::resolve(root, &entries)?;
-    MachineConfig::check_disks(specs.len())?;
+    MachineConfig::check_disks(specs.len(), pv::VIRTIO_MMIO_MAX)?;
     check_files(&specs)?;
     // Before the disk is opened: what is found on it is then at least as new as this says.
     let root_identity = identity(&root.path);
@@ -104,7 +105,7 @@ fn check_files(specs: &[VolumeSpec]) -> Result<(), VolumeError> {
 
 fn open_spec(spec: &VolumeSpec, dir: &Path) -> Result<DiskConfig, BdmError> {
     let serial = String::from_utf8_lossy(&spec.serial()).into_owned();
-    Ok(DiskConfig { disk: spec.open(dir)?, serial })
+    Ok(DiskConfig { disk: spec.open(dir)?, serial, device: spec.device.to_string() })
 }
 
 /// A block device does not tell by its times that it was written to: it has no identity.

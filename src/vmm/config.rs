@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::pv;
 use crate::host::memory::HostMemory;
 
 /// The least memory a Linux kernel could make use of, in bytes.
@@ -77,12 +76,12 @@ impl MachineConfig {
         }
     }
 
-    /// Checks that there is a place for each of `disks` disks, beside the devices that every machine has.
+    /// Checks that there is a place for each of `disks` disks among `places`, beside the one device that every machine has.
     ///
     /// # Errors
     /// [`ConfigError::TooManyDisks`].
-    pub fn check_disks(disks: usize) -> Result<(), ConfigError> {
-        let max = pv::VIRTIO_MMIO_MAX - 1;
+    pub fn check_disks(disks: usize, places: usize) -> Result<(), ConfigError> {
+        let max = places.saturating_sub(1);
         if disks > max { Err(ConfigError::TooManyDisks { asked: disks, max }) } else { Ok(()) }
     }
 }
@@ -101,7 +100,7 @@ mod tests {
         assert!(matches!(check((8 << 30) + 1, 1), Err(ConfigError::MemoryTooLarge { .. })));
         assert_eq!(check(1 << 30, 0), Err(ConfigError::NoCpus));
         assert!(matches!(check(1 << 30, 255), Err(ConfigError::TooManyCpus { max: 254, .. })));
-        assert!(MachineConfig::check_disks(31).is_ok());
-        assert!(MachineConfig::check_disks(32).is_err());
+        assert!(MachineConfig::check_disks(31, 32).is_ok());
+        assert!(MachineConfig::check_disks(32, 32).is_err());
     }
 }

@@ -11,58 +11,52 @@ use super::devices::serial::SerialPort;
 use super::memory::{self, GuestMemory, Resident};
 use super::stop::{StopReason, Stopper};
 use super::vcpu::VcpuThread;
-use super::virtio::mmio::MmioTransport;
 
-/// A running machine. Dropping it ends it.
-pub struct Machine {
-    // Fields are dropped in this order: the processors have ended before (see Drop), then the VM, then its memory.
-    vm: VmFd,
-    memory: GuestMemory,
-    vcpus: Vec<VcpuThread>,
-    stopper: Stopper,
-    serial: Arc<SerialPort>,
-    input_taken: EventFd,
-    power_button: EventFd,
-    transports: Vec<Arc<MmioTransport>>,
+/// The parts of a machine that runs.
+pub(super) struct Running {
+    // Fields are dropped in this order: the processors have ended before (see Drop of Machine), then the VM, then memory.
+    pub(super) vm: Arc<VmFd>,
+    pub(super) memory: GuestMemory,
+    /// Firmware, where the machine has any.
+    pub(super) rom: Option<GuestMemory>,
+    pub(super) vcpus: Vec<VcpuThread>,
+    pub(super) stopper: Stopper,
+    pub(super) serial: Arc<SerialPort>,
+    pub(super) input_taken: EventFd,
+    pub(super) power_button: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
+    /// Each brings some devices to rest: nothing is in flight when it returns.
+    pub(super) quiet: Vec<Box<dyn Fn() + Send>>,
 }
 
+/// A running machine. Dropping it ends it.
+pub struct Machine(Running);
+
 impl Machine {
-    #[allow(clippy::too_many_arguments, reason = "the builder's last line; each is a part of its own")]
-    pub(super) fn new(
-        vm: VmFd,
-        memory: GuestMemory,
-        vcpus: Vec<VcpuThread>,
-        stopper: Stopper,
-        serial: Arc<SerialPort>,
-        input_taken: EventFd,
-        power_button: EventFd,
-        transports: Vec<Arc<MmioTransport>>,
-        console: &Arc<ConsoleBuffer>,
-    ) -> Self {
+    pub(super) fn new(running: Running, console: &Arc<ConsoleBuffer>) -> Self {
         let held = console.clone();
         // A processor that is held because its output is not taken must see the end.
         console.release(false);
-        stopper.on_stop(move || held.release(true));
-        Self { vm, memory, vcpus, stopper, serial, input_taken, power_button, transports }
+        running.stopper.on_stop(move || held.release(true));
+        Self(running)
     }
 
     /// Stops it, from any thread, and says whether and why it has stopped.
     #[must_use]
     pub fn stopper(&self) -> &Stopper {
-        &self.stopper
+        &self.0.stopper
     }
 
     /// Gives the console input; returns how many bytes there was room for. [`Self::input_taken`] tells when there is
     /// room again.
     #[must_use]
     pub fn input(&self, bytes: &[u8]) -> usize {
-        self.serial.input(bytes)
+        self.0.serial.input(bytes)
     }
 
     /// Readable when the guest has read all its console input.
     #[must_use]
     pub fn input_taken(&self) -> &EventFd {
-        &self.input_taken
+        &self.0.input_taken
     }
 
     /// Presses the power button. The guest does what it is set up to do.
@@ -70,7 +64,7 @@ impl Machine {
     /// # Errors
     /// What the host says.
     pub fn press_power_button(&self) -> io::Result<()> {
-        self.power_button.write(1)
+        (self.0.power_button)()
     }
 
     /// What is resident of the guest's memory and of the monitor.
@@ -78,24 +72,22 @@ impl Machine {
     /// # Errors
     /// What reading `/proc` says.
     pub fn resident(&self) -> io::Result<Resident> {
-        memory::resident(&self.memory)
+        memory::resident(&self.0.memory)
     }
 
     /// Ends it: no instruction of the guest is executed and no request is in flight when this returns.
     pub fn end(mut self) -> StopReason {
         self.wind_up();
-        self.stopper.reason().cloned().unwrap_or(StopReason::Ended)
+        self.0.stopper.reason().cloned().unwrap_or(StopReason::Ended)
     }
 
     fn wind_up(&mut self) {
-        self.stopper.stop(StopReason::Ended);
-        for vcpu in &self.vcpus {
+        self.0.stopper.stop(StopReason::Ended);
+        for vcpu in &self.0.vcpus {
             vcpu.kick();
         }
-        self.vcpus.drain(..).for_each(VcpuThread::join);
-        for transport in &self.transports {
-            transport.reset();
-        }
+        self.0.vcpus.drain(..).for_each(VcpuThread::join);
+        self.0.quiet.iter().for_each(|quiet| quiet());
     }
 }
 
@@ -103,6 +95,6 @@ impl Drop for Machine {
     fn drop(&mut self) {
         self.wind_up();
         // The VM's descriptor goes with the last of its processors', which have ended.
-        let _ = &self.vm;
+        let _ = (&self.0.vm, &self.0.rom);
     }
 }

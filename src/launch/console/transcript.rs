@@ -110,7 +110,7 @@ const SIGHTS: &[(Sight, IsSight)] = &[
         (line.starts_with(b"Run /") && find(line, b" as init process"))
             || (line.starts_with(b"systemd[1]: systemd ") && find(line, b" running in system mode"))
             || (line.starts_with(b"INIT: version ") && find(line, b" booting"))
-            || find(line, b"Welcome to ")
+            || (find(line, b"Welcome to ") && !find(line, b"Welcome to GRUB!"))
             || find(line, b"OpenRC ")
     }),
     (Sight::Panic, |line| line.starts_with(b"Kernel panic - not syncing")),
@@ -190,6 +190,13 @@ mod tests {
         assert_eq!(t.feed(b"[    1.1] ---[ end Kernel panic - not syncing: x ]---"), vec![]);
         assert_eq!(t.feed(b"\r\n"), vec![Sight::PanicEnd]);
         assert!(t.last_lines().iter().any(|l| l.contains("Attempted to kill init!")));
+    }
+
+    #[test]
+    fn a_boot_loader_is_not_the_first_process() {
+        let mut t = Transcript::new(None);
+        assert_eq!(t.feed(b"\x1b[0;30;47mWelcome to GRUB!\r\n"), vec![]);
+        assert_eq!(t.feed(b"Welcome to \x1b[1mDebian GNU/Linux 12\x1b[0m!\r\n"), vec![Sight::InitStarted]);
     }
 
     #[test]

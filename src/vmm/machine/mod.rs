@@ -1,4 +1,7 @@
 //! The platforms. Each file states one machine's address map and devices, and nothing else does.
 
+pub mod hvm;
+pub mod hvm_acpi;
+pub mod hvm_firmware;
 pub mod pv;
 pub mod pv_acpi;

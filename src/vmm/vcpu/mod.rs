@@ -165,8 +165,21 @@ fn run(vcpu: &mut VcpuFd, shared: &Shared) -> Option<StopReason> {
             return None;
         }
         match vcpu.run() {
-            Ok(VcpuExit::IoIn(port, data)) => shared.ports.read(u64::from(port), data),
-            Ok(VcpuExit::IoOut(port, data)) => shared.ports.write(u64::from(port), data),
+            Ok(VcpuExit::IoIn(port, data)) => {
+                let data = ptr::from_mut(data);
+                let size = port_access_size(vcpu);
+                // SAFETY: the data lie in the mapping that `vcpu` owns, which nothing else of this process reads or
+                // writes until the next KVM_RUN; reading the size made no reference to them.
+                let data = unsafe { &mut *data };
+                data.chunks_mut(size).for_each(|datum| shared.ports.read(u64::from(port), datum));
+            }
+            Ok(VcpuExit::IoOut(port, data)) => {
+                let data = ptr::from_ref(data);
+                let size = port_access_size(vcpu);
+                // SAFETY: as above.
+                let data = unsafe { &*data };
+                data.chunks(size).for_each(|datum| shared.ports.write(u64::from(port), datum));
+            }
             Ok(VcpuExit::MmioRead(addr, data)) => shared.mmio.read(addr, data),
             Ok(VcpuExit::MmioWrite(addr, data)) => shared.mmio.write(addr, data),
             Ok(VcpuExit::Shutdown) => return Some(StopReason::TripleFault),
@@ -186,6 +199,14 @@ fn run(vcpu: &mut VcpuFd, shared: &Shared) -> Option<StopReason> {
             }
         }
     }
+}
+
+/// The width of one access of a port exit, in bytes: string instructions make several in one exit.
+fn port_access_size(vcpu: &mut VcpuFd) -> usize {
+    // SAFETY: KVM fills this member of the union for a port exit, which is what was just seen, and all its fields are
+    // plain integers.
+    let size = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.io.size };
+    usize::from(size).max(1)
 }
 
 /// `KVM_INTERNAL_ERROR_EMULATION`: an instruction that this KVM cannot interpret.

@@ -10,19 +10,25 @@
 //!
 //! `activate` moves the queues into the device and `reset` gives them up, so that an idle device has no queue to misuse.
 //!
-//! * [`mmio`]: the transport: registers, status, features, queue addresses, interrupt;
+//! * [`state`]: what the driver wrote, and when it may write what: status, features, queue addresses;
+//! * [`transport`], [`interrupt`]: what the transports have in common;
+//! * [`mmio`], [`pci`]: the transports: where all this is in the guest's address space, and how the driver is called;
 //! * [`worker`]: the thread that serves a queue, and the order of its steps;
 //! * [`chain`]: what a descriptor chain says, checked;
 //! * [`block`], [`rng`]: the devices.
 
 pub mod block;
 pub mod chain;
+pub mod interrupt;
 pub mod mmio;
+pub mod pci;
 pub mod rng;
+pub mod state;
+pub mod transport;
 pub mod worker;
 
 #[cfg(test)]
-mod testing;
+pub(in crate::vmm) mod testing;
 
 use std::sync::Arc;
 

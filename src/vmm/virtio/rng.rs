@@ -126,18 +126,25 @@ fn fill(memory: &GuestMemory, buffers: &Buffers) -> io::Result<u32> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::attachment::{Attachment, on_every_transport};
     use super::super::testing::*;
     use super::*;
 
-    fn driver() -> (Driver, Arc<RngCounters>) {
+    fn driver<T: Attachment>() -> (DriverOn<T>, Arc<RngCounters>) {
         let device = Rng::new();
         let counters = device.counters();
-        (Driver::started(Box::new(device), VERSION_1 | EVENT_IDX, 8), counters)
+        (DriverOn::started(Box::new(device), VERSION_1 | EVENT_IDX, 8), counters)
     }
 
-    #[test]
-    fn buffers_are_filled_and_nothing_beside_them() {
-        let (mut driver, _) = driver();
+    on_every_transport!(
+        buffers_are_filled_and_nothing_beside_them,
+        a_request_gets_no_more_than_its_share,
+        what_cannot_be_written_gets_nothing,
+        it_works_again_after_a_reset,
+    );
+
+    fn buffers_are_filled_and_nothing_beside_them<T: Attachment>() {
+        let (mut driver, _) = driver::<T>();
         assert_eq!(driver.submit(&[(DATA, 100, true), (SEAM - 3000, 6000, true)]), 6100);
         assert_eq!(driver.take(DATA + 100, 100), [0; 100]);
         for (addr, len) in [(DATA, 100), (SEAM - 3000, 6000)] {
@@ -148,18 +155,16 @@ mod tests {
         assert_eq!(driver.take(SEAM + 3000, 100), [0; 100]);
     }
 
-    #[test]
-    fn a_request_gets_no_more_than_its_share() {
-        let (mut driver, counters) = driver();
+    fn a_request_gets_no_more_than_its_share<T: Attachment>() {
+        let (mut driver, counters) = driver::<T>();
         assert_eq!(driver.submit(&[(DATA, 0x1_8000, true), (SEAM, 64, true)]), 0x1_0000);
         assert_eq!(driver.take(DATA + 0x1_0000, 0x8000), [0; 0x8000]);
         assert_eq!(driver.take(SEAM, 64), [0; 64]);
         assert_eq!(counters.bytes.load(Ordering::SeqCst), 0x1_0000);
     }
 
-    #[test]
-    fn what_cannot_be_written_gets_nothing() {
-        let (mut driver, counters) = driver();
+    fn what_cannot_be_written_gets_nothing<T: Attachment>() {
+        let (mut driver, counters) = driver::<T>();
         for buffers in [
             vec![(DATA, 64, false)],
             vec![(DATA, 0, true)],
@@ -174,11 +179,10 @@ mod tests {
         assert_eq!(driver.submit(&[(DATA, 1, true)]), 1);
     }
 
-    #[test]
-    fn it_works_again_after_a_reset() {
-        let (mut driver, _) = driver();
+    fn it_works_again_after_a_reset<T: Attachment>() {
+        let (mut driver, _) = driver::<T>();
         driver.submit(&[(DATA, 1, true)]);
-        driver.set(0x70, 0);
+        driver.set_status(0);
         driver.start(VERSION_1 | INDIRECT_DESC, 4);
         assert_eq!(driver.submit_indirect(&[(DATA, 1, true), (DATA, 1, true)]), 2);
     }

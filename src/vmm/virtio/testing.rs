@@ -1,5 +1,7 @@
 //! A small driver as the specification describes it, a disk in memory, and devices that only watch.
 
+pub mod attachment;
+
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +12,7 @@ use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use self::attachment::Attachment;
 use super::mmio::MmioTransport;
 use super::{Interrupt, Log, VirtioDevice};
 use crate::disk::Disk;
@@ -74,9 +77,9 @@ impl Interrupt for CountInterrupts {
 /// One buffer of a chain: address, length, whether the device writes it.
 pub type Buffer = (u64, u32, bool);
 
-/// Drives queue 0 of a device through its registers.
-pub struct Driver {
-    pub transport: Arc<MmioTransport>,
+/// Drives queue 0 of a device through whatever it is attached to.
+pub struct DriverOn<T> {
+    pub transport: Arc<T>,
     pub memory: GuestMemory,
     pub irq: EventFd,
     size: u16,
@@ -85,13 +88,27 @@ pub struct Driver {
     used_idx: u16,
 }
 
+/// Where it does not matter, a device is on mmio.
+pub type Driver = DriverOn<MmioTransport>;
+
 impl Driver {
+    pub fn get(&self, offset: u64) -> u32 {
+        let mut data = [0xaa; 4];
+        self.transport.read(offset, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    pub fn set(&self, offset: u64, value: u32) {
+        self.transport.write(offset, &value.to_le_bytes());
+    }
+}
+
+impl<T: Attachment> DriverOn<T> {
     /// A driver that has not touched the device yet.
     pub fn new(device: Box<dyn VirtioDevice>) -> Self {
         let irq = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).unwrap();
         let memory = memory();
-        let transport = MmioTransport::new(device, memory.clone(), irq.try_clone().unwrap()).unwrap();
-        let transport = Arc::new(transport);
+        let transport = Arc::new(T::attach(device, memory.clone(), irq.try_clone().unwrap()));
         Self { transport, memory, irq, size: 0, event_idx: false, avail_idx: 0, used_idx: 0 }
     }
 
@@ -102,48 +119,39 @@ impl Driver {
         driver
     }
 
-    pub fn get(&self, offset: u64) -> u32 {
-        let mut data = [0xaa; 4];
-        self.transport.read(offset, &mut data);
-        u32::from_le_bytes(data)
+    pub fn status(&self) -> u32 {
+        self.transport.status()
     }
 
-    pub fn set(&self, offset: u64, value: u32) {
-        self.transport.write(offset, &value.to_le_bytes());
+    pub fn set_status(&self, status: u32) {
+        self.transport.set_status(status);
     }
 
     /// Takes the device up to `FEATURES_OK`.
     pub fn negotiate(&mut self, features: u64) {
-        self.set(0x70, 1);
-        self.set(0x70, 3);
-        for half in [0, 1] {
-            self.set(0x24, half);
-            self.set(0x20, u32::try_from((features >> (32 * half)) & 0xffff_ffff).unwrap());
-        }
-        self.set(0x70, 0xb);
+        self.set_status(1);
+        self.set_status(3);
+        self.transport.accept_features(features);
+        self.set_status(0xb);
         self.event_idx = features & EVENT_IDX != 0;
     }
 
     /// Lays queue 0 out and makes it ready.
     pub fn set_up_queue(&mut self, size: u16) {
-        self.set(0x30, 0);
-        self.set(0x38, size.into());
-        for (register, address) in [(0x80, DESC), (0x90, AVAIL), (0xa0, USED)] {
-            self.set(register, u32::try_from(address & 0xffff_ffff).unwrap());
-            self.set(register + 4, u32::try_from(address >> 32).unwrap());
+        for address in [DESC, AVAIL, USED] {
             self.memory.write_slice(&[0; 0x1000], GuestAddress(address)).unwrap();
         }
-        self.set(0x44, 1);
+        self.transport.set_up_queue(0, size, [DESC, AVAIL, USED]);
         self.size = size;
         (self.avail_idx, self.used_idx) = (0, 0);
     }
 
     pub fn start(&mut self, features: u64, size: u16) {
         self.negotiate(features);
-        assert_eq!(self.get(0x70), 0xb, "features refused");
+        assert_eq!(self.status(), 0xb, "features refused");
         self.set_up_queue(size);
-        self.set(0x70, 0xf);
-        assert_eq!(self.get(0x70), 0xf);
+        self.set_status(0xf);
+        assert_eq!(self.status(), 0xf);
     }
 
     pub fn describe(&self, table: u64, index: u16, (addr, len, flags, next): (u64, u32, u16, u16)) {
@@ -176,7 +184,7 @@ impl Driver {
     }
 
     pub fn kick(&self) {
-        self.set(0x50, 0);
+        self.transport.notify(0);
     }
 
     /// Kicks only if the device asked for it since the available index was `old` (section 2.7.10); gives whether it did.
@@ -207,9 +215,7 @@ impl Driver {
     pub fn wait_interrupt(&self) -> u32 {
         assert!(self.interrupt_within(PATIENCE), "an interrupt was lost");
         self.irq.read().unwrap();
-        let bits = self.get(0x60);
-        self.set(0x64, bits);
-        bits
+        self.transport.take_interrupt()
     }
 
     pub fn interrupt_within(&self, time: Duration) -> bool {

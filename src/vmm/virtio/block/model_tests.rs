@@ -5,6 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
+use super::super::mmio::MmioTransport;
+use super::super::testing::attachment::{Attachment, OnPci, on_every_transport};
 use super::super::testing::*;
 use super::*;
 
@@ -70,7 +72,7 @@ fn pattern(seed: u8, len: usize) -> Vec<u8> {
 }
 
 /// Lays a request out and offers it.
-fn offer(driver: &mut Driver, slot: usize, case: &Case) {
+fn offer<T: Attachment>(driver: &mut DriverOn<T>, slot: usize, case: &Case) {
     let (kind, sector, data, room) = match &case.op {
         Op::Read(at, sectors) => (0_u32, *at, Vec::new(), sectors * 512),
         Op::Write(at, sectors, seed) => (1, *at, pattern(*seed, sectors * 512), 0),
@@ -122,7 +124,7 @@ fn apply(model: &mut [u8], op: &Op) -> (u8, Vec<u8>) {
     (0, Vec::new())
 }
 
-fn check(driver: &mut Driver, slot: usize, op: &Op, model: &mut [u8]) -> TestCaseResult {
+fn check<T: Attachment>(driver: &mut DriverOn<T>, slot: usize, op: &Op, model: &mut [u8]) -> TestCaseResult {
     let (head, used) = driver.next_used();
     prop_assert_eq!(head, u32::try_from(slot).unwrap() * u32::from(DESCRIPTORS));
     let (status, expected) = apply(model, op);
@@ -134,38 +136,50 @@ fn check(driver: &mut Driver, slot: usize, op: &Op, model: &mut [u8]) -> TestCas
     Ok(())
 }
 
+fn work<T: Attachment>(ring: u64, batches: &[Vec<Case>]) -> TestCaseResult {
+    let disk = Arc::new(MemDisk::patterned(SECTORS));
+    let mut model = disk.data.lock().unwrap().clone();
+    let mut driver =
+        DriverOn::<T>::started(Box::new(Block::new(disk.clone(), "", 1, no_log())), FEATURES | ring, QUEUE);
+    for batch in batches {
+        let old = driver.avail_idx();
+        for (slot, case) in batch.iter().enumerate() {
+            offer(&mut driver, slot, case);
+        }
+        driver.kick_if_wanted(old);
+        for (slot, case) in batch.iter().enumerate() {
+            check(&mut driver, slot, &case.op, &mut model)?;
+        }
+    }
+    driver.transport.reset();
+    prop_assert!(*disk.data.lock().unwrap() == model);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
     fn the_device_does_what_a_vector_does(
+        transport in 0..3,
         ring in prop::sample::select(vec![0, INDIRECT_DESC, EVENT_IDX, EVENT_IDX | INDIRECT_DESC]),
         batches in prop::collection::vec(prop::collection::vec(case(), 1..=BATCH), 1..40),
     ) {
-        let disk = Arc::new(MemDisk::patterned(SECTORS));
-        let mut model = disk.data.lock().unwrap().clone();
-        let mut driver = Driver::started(Box::new(Block::new(disk.clone(), "", 1, no_log())), FEATURES | ring, QUEUE);
-        for batch in batches {
-            let old = driver.avail_idx();
-            for (slot, case) in batch.iter().enumerate() {
-                offer(&mut driver, slot, case);
-            }
-            driver.kick_if_wanted(old);
-            for (slot, case) in batch.iter().enumerate() {
-                check(&mut driver, slot, &case.op, &mut model)?;
-            }
+        match transport {
+            0 => work::<MmioTransport>(ring, &batches)?,
+            1 => work::<OnPci<true>>(ring, &batches)?,
+            _ => work::<OnPci<false>>(ring, &batches)?,
         }
-        driver.transport.reset();
-        prop_assert!(*disk.data.lock().unwrap() == model);
     }
 }
 
+on_every_transport!(no_kick_and_no_interrupt_is_lost);
+
 /// A driver that kicks only when asked to is never left waiting, however its offers fall against the worker's steps.
-#[test]
-fn no_kick_and_no_interrupt_is_lost() {
+fn no_kick_and_no_interrupt_is_lost<T: Attachment>() {
     for ring in [0, EVENT_IDX] {
         let disk = Arc::new(MemDisk::patterned(SECTORS));
-        let mut driver = Driver::started(Box::new(Block::new(disk, "", 1, no_log())), FEATURES | ring, QUEUE);
+        let mut driver = DriverOn::<T>::started(Box::new(Block::new(disk, "", 1, no_log())), FEATURES | ring, QUEUE);
         let case = Case { op: Op::Flush, cuts: Vec::new(), indirect: false };
         let mut kicks = 0;
         let mut in_ring = 0;

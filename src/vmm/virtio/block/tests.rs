@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use super::super::testing::attachment::{Attachment, on_every_transport};
 use super::super::testing::*;
 use super::super::{Log, VirtioDevice};
 use super::*;
@@ -19,17 +20,28 @@ fn block(disk: &Arc<MemDisk>) -> Block {
 }
 
 fn driver(disk: &Arc<MemDisk>, features: u64) -> Driver {
-    Driver::started(Box::new(block(disk)), features, 128)
+    driver_on(disk, features)
 }
 
-fn put_header(driver: &Driver, kind: u32, sector: u64) {
+fn driver_on<T: Attachment>(disk: &Arc<MemDisk>, features: u64) -> DriverOn<T> {
+    DriverOn::started(Box::new(block(disk)), features, 128)
+}
+
+on_every_transport!(
+    reads_and_writes_reach_the_disk,
+    a_queue_may_be_set_up_before_the_features_are_agreed_on,
+    a_broken_ring_asks_for_a_reset_and_works_again_after_it,
+    a_reset_waits_for_the_request_in_flight_and_leaves_the_rest,
+);
+
+fn put_header<T: Attachment>(driver: &DriverOn<T>, kind: u32, sector: u64) {
     driver.put(HEADER, &[kind.to_le_bytes(), [0; 4]].concat());
     driver.put(HEADER + 8, &sector.to_le_bytes());
     driver.put(STATUS, &[0xee]);
 }
 
 /// A request with one data buffer; gives status and used length.
-fn request(driver: &mut Driver, kind: u32, sector: u64, data: Buffer) -> (u8, u32) {
+fn request<T: Attachment>(driver: &mut DriverOn<T>, kind: u32, sector: u64, data: Buffer) -> (u8, u32) {
     put_header(driver, kind, sector);
     let used = driver.submit(&[(HEADER, 16, false), data, (STATUS, 1, true)]);
     (driver.take(STATUS, 1)[0], used)
@@ -39,11 +51,10 @@ fn range(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
     [sector.to_le_bytes().as_slice(), &sectors.to_le_bytes(), &flags.to_le_bytes()].concat()
 }
 
-#[test]
-fn reads_and_writes_reach_the_disk() {
+fn reads_and_writes_reach_the_disk<T: Attachment>() {
     for features in [DEFAULT, DEFAULT | EVENT_IDX | INDIRECT_DESC] {
         let disk = Arc::new(MemDisk::patterned(16));
-        let mut driver = driver(&disk, features);
+        let mut driver = driver_on::<T>(&disk, features);
         assert_eq!(request(&mut driver, 0, 3, (BUFFER, 1024, true)), (0, 1025));
         assert_eq!(driver.take(BUFFER, 1024), disk.data.lock().unwrap()[3 * 512..5 * 512]);
         driver.put(BUFFER, &[7; 512]);
@@ -278,29 +289,39 @@ fn a_chain_without_a_place_for_a_status_is_given_back() {
     assert_eq!(disk.begun.load(Ordering::SeqCst), 0);
 }
 
-#[test]
-fn a_broken_ring_asks_for_a_reset_and_works_again_after_it() {
+/// As SeaBIOS before 1.16.2 does.
+fn a_queue_may_be_set_up_before_the_features_are_agreed_on<T: Attachment>() {
     let disk = Arc::new(MemDisk::patterned(16));
-    let mut driver = driver(&disk, DEFAULT);
+    let mut driver = DriverOn::<T>::new(Box::new(block(&disk)));
+    driver.set_status(3);
+    driver.set_up_queue(128);
+    driver.negotiate(DEFAULT);
+    driver.set_status(0xf);
+    assert_eq!(driver.status(), 0xf);
+    assert_eq!(request(&mut driver, 0, 3, (BUFFER, 512, true)), (0, 513));
+}
+
+fn a_broken_ring_asks_for_a_reset_and_works_again_after_it<T: Attachment>() {
+    let disk = Arc::new(MemDisk::patterned(16));
+    let mut driver = driver_on::<T>(&disk, DEFAULT);
     driver.publish(129);
     driver.kick();
     assert_eq!(driver.wait_interrupt() & 2, 2);
-    assert_eq!(driver.get(0x70), 0x4f);
-    assert!(driver.transport.state().failure.unwrap().starts_with("queue 0: invalid available ring index"));
-    driver.set(0x70, 0);
-    assert_eq!(driver.get(0x70), 0);
+    assert_eq!(driver.status(), 0x4f);
+    assert!(driver.transport.failure().unwrap().starts_with("queue 0: invalid available ring index"));
+    driver.set_status(0);
+    assert_eq!(driver.status(), 0);
     driver.start(DEFAULT, 128);
     assert_eq!(request(&mut driver, 0, 3, (BUFFER, 512, true)), (0, 513));
     driver.offer(128);
     driver.kick();
     assert_eq!(driver.wait_interrupt() & 2, 2);
-    assert_eq!(driver.get(0x70), 0x4f);
+    assert_eq!(driver.status(), 0x4f);
 }
 
-#[test]
-fn a_reset_waits_for_the_request_in_flight_and_leaves_the_rest() {
+fn a_reset_waits_for_the_request_in_flight_and_leaves_the_rest<T: Attachment>() {
     let disk = Arc::new(MemDisk::patterned(16));
-    let mut driver = driver(&disk, DEFAULT);
+    let mut driver = driver_on::<T>(&disk, DEFAULT);
     put_header(&driver, 0, 0);
     let gate = disk.gate.lock().unwrap();
     for head in [0, 3, 6] {
@@ -315,8 +336,7 @@ fn a_reset_waits_for_the_request_in_flight_and_leaves_the_rest() {
         let transport = driver.transport.clone();
         let reset = scope.spawn(move || transport.reset());
         // The reset holds the registers and cannot end; what workers and interrupt handlers use is not behind that lock.
-        driver.get(0x60);
-        driver.set(0x64, 1);
+        driver.transport.take_interrupt();
         driver.kick();
         assert!(!reset.is_finished());
         drop(gate);
@@ -324,7 +344,7 @@ fn a_reset_waits_for_the_request_in_flight_and_leaves_the_rest() {
     });
     let (begun, used) = (disk.begun.load(Ordering::SeqCst), driver.device_used_idx());
     assert!(used >= 1 && begun == u64::from(used), "{begun} {used}");
-    assert_eq!((driver.get(0x70), driver.get(0x60)), (0, 0));
+    assert_eq!((driver.status(), driver.transport.take_interrupt()), (0, 0));
     // Nobody listens any more.
     driver.kick();
     driver.start(DEFAULT, 128);

@@ -1,0 +1,180 @@
+//! The HVM machine: what is where. Every address and interrupt of it stands here and nowhere else.
+//!
+//! A PC with the 82441FX and 82371 ("440FX", "PIIX") chipset, as firmware knows it: PIC, PIT and I/O APIC in the kernel,
+//! one PCI bus, and the small devices of an ISA bus.
+
+use std::ops::Range;
+
+use vm_memory::GuestAddress;
+
+use super::pv::{MemoryKind, MemoryMapEntry};
+use crate::vmm::pci::DevFn;
+
+/// Base memory ends here: above lies the window of a display adapter, of which there is none.
+pub const VGA_WINDOW: Range<u64> = 0xa_0000..0xc_0000;
+/// The end of the firmware's ROM is seen here too, in memory that can be written to.
+pub const LOW_ROM: Range<u64> = 0xe_0000..0x10_0000;
+/// Memory below 4 GiB ends here at the most.
+pub const LOW_MEMORY_MAX: u64 = 0xc000_0000;
+/// PCI addresses below 4 GiB begin no lower than here: that is where firmware begins too.
+const PCI_MEMORY_FIRST: u64 = 0x8000_0000;
+/// PCI addresses below 4 GiB end here.
+const PCI_MEMORY_END: u64 = 0xfec0_0000;
+/// Memory goes on here, and the ROM ends.
+pub const FOUR_GIB: u64 = 0x1_0000_0000;
+/// The largest ROM, in bytes: there is nothing else in that range.
+pub const ROM_MAX: u64 = 16 << 20;
+/// PCI addresses above memory begin at a multiple of this.
+const PCI_HIGH_ALIGN: u64 = 1 << 30;
+
+/// I/O APIC (the in-kernel one is there).
+pub const IO_APIC: u32 = 0xfec0_0000;
+/// Local APICs.
+pub const LOCAL_APIC: u32 = 0xfee0_0000;
+/// One page that KVM wants on Intel hosts (`KVM_SET_IDENTITY_MAP_ADDR`).
+pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
+/// Three pages that KVM wants on Intel hosts for its own use (`KVM_SET_TSS_ADDR`).
+pub const KVM_TSS: usize = 0xfeff_d000;
+/// Both of these.
+const KVM_PAGES: Range<u64> = 0xfeff_c000..0xff00_0000;
+
+/// Keyboard controller: data, and four ports on, command.
+pub const KEYBOARD: u64 = 0x60;
+/// Clock and its memory.
+pub const CMOS: u64 = 0x70;
+/// POST codes.
+pub const POST: u64 = 0x80;
+/// Fast reset.
+pub const PORT_92: u64 = 0x92;
+/// APM control and status.
+pub const APM: u64 = 0xb2;
+/// First serial port.
+pub const COM1: u64 = 0x3f8;
+/// Debug console.
+pub const DEBUG_CONSOLE: u64 = 0x402;
+/// Panic notifier.
+pub const PVPANIC: u64 = 0x505;
+/// Firmware configuration.
+pub const FW_CFG: u64 = 0x510;
+/// Power management registers. They always answer here; firmware may have them answer in [`PCI_IO`] too.
+pub const PM_BASE: u64 = 0x600;
+/// The reset control register.
+pub const RESET_CONTROL: u64 = 0xcf9;
+/// What resets the whole machine there.
+pub const RESET_VALUE: u8 = 6;
+/// Ports that PCI functions may be moved to: where OVMF puts power management, and where firmware puts BARs.
+pub const PCI_IO: [Range<u64>; 2] = [0xb000..0xb040, 0xc000..0x1_0000];
+
+/// Input of the I/O APIC that the timer hangs on.
+pub const TIMER_PIN: u32 = 2;
+/// Keyboard.
+pub const KEYBOARD_GSI: u32 = 1;
+/// First serial port.
+pub const COM1_GSI: u32 = 4;
+/// Clock. Nothing raises it.
+pub const CMOS_GSI: u32 = 8;
+/// System control interrupt, level-triggered.
+pub const SCI_GSI: u32 = 9;
+/// Auxiliary port of the keyboard controller.
+pub const AUX_GSI: u32 = 12;
+/// The interrupts of PCI pins, level-triggered: firmware programs the same into every function's interrupt line.
+pub const PCI_GSIS: [u32; 4] = [10, 10, 11, 11];
+
+/// Host bridge.
+pub const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
+/// ISA bridge.
+pub const ISA_BRIDGE: DevFn = DevFn::new(1, 0);
+/// Power management.
+pub const POWER_MANAGEMENT: DevFn = DevFn::new(1, 3);
+/// The slot of the first device; the others follow.
+pub const FIRST_SLOT: u8 = 3;
+/// How many slots there are for devices.
+pub const SLOTS_MAX: usize = 29;
+
+/// The interrupt of a pin (0 is INTA#) of a slot.
+#[must_use]
+pub fn pci_gsi(slot: u8, pin: u8) -> u32 {
+    PCI_GSIS[(usize::from(slot) + usize::from(pin) + 3) % 4]
+}
+
+/// What a machine of some size has where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryLayout {
+    /// Memory below 4 GiB ends here.
+    pub low_end: u64,
+    /// Memory above 4 GiB, in bytes.
+    pub above_4g: u64,
+    /// Physical addresses end here.
+    address_end: u64,
+}
+
+impl MemoryLayout {
+    /// `size` is in bytes; `address_bits` are the processor's physical ones.
+    #[must_use]
+    pub fn new(size: u64, address_bits: u8) -> Self {
+        let low_end = size.min(LOW_MEMORY_MAX);
+        Self { low_end, above_4g: size - low_end, address_end: 1 << address_bits.clamp(36, 46) }
+    }
+
+    /// Ranges of memory that the guest has.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(GuestAddress, usize)> {
+        let range = |from, to| (GuestAddress(from), usize::try_from(to - from).unwrap_or(usize::MAX));
+        let mut ranges = vec![range(0, VGA_WINDOW.start), range(VGA_WINDOW.end, self.low_end)];
+        if self.above_4g > 0 {
+            ranges.push(range(FOUR_GIB, FOUR_GIB + self.above_4g));
+        }
+        ranges
+    }
+
+    /// The memory map for the firmware: memory, and what it could not know of. It adds its own ranges.
+    #[must_use]
+    pub fn e820(&self) -> Vec<MemoryMapEntry> {
+        let entry = |range: Range<u64>, kind| MemoryMapEntry { addr: range.start, len: range.end - range.start, kind };
+        let mut map = vec![entry(0..self.low_end, MemoryKind::Ram), entry(KVM_PAGES, MemoryKind::Reserved)];
+        if self.above_4g > 0 {
+            map.push(entry(FOUR_GIB..FOUR_GIB + self.above_4g, MemoryKind::Ram));
+        }
+        map
+    }
+
+    /// Addresses below 4 GiB that PCI functions may be moved to.
+    #[must_use]
+    pub fn pci_low(&self) -> Range<u64> {
+        self.low_end.max(PCI_MEMORY_FIRST)..PCI_MEMORY_END
+    }
+
+    /// Addresses above all memory that PCI functions may be moved to, where there are any.
+    #[must_use]
+    pub fn pci_high(&self) -> Option<Range<u64>> {
+        let start = (FOUR_GIB + self.above_4g).next_multiple_of(PCI_HIGH_ALIGN);
+        (start < self.address_end).then_some(start..self.address_end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_leaves_room_for_the_display_window_and_the_devices() {
+        let gib = 1 << 30;
+        let small = MemoryLayout::new(gib, 40);
+        assert_eq!(small.ranges(), [(GuestAddress(0), 0xa_0000), (GuestAddress(0xc_0000), (1 << 30) - 0xc_0000)]);
+        assert_eq!(small.pci_low(), 0x8000_0000..0xfec0_0000);
+        assert_eq!(small.pci_high(), Some(FOUR_GIB..1 << 40));
+        let large = MemoryLayout::new(5 * gib + 4096, 40);
+        assert_eq!(large.ranges()[2], (GuestAddress(FOUR_GIB), (2 << 30) + 4096));
+        assert_eq!(large.pci_low().start, LOW_MEMORY_MAX);
+        assert_eq!(large.pci_high(), Some(7 * gib..1 << 40));
+        assert_eq!(MemoryLayout::new(64 * gib, 0).pci_high(), None);
+        let ram: u64 = large.e820().iter().filter(|e| e.kind == MemoryKind::Ram).map(|e| e.len).sum();
+        assert_eq!(ram, 5 * gib + 4096);
+    }
+
+    #[test]
+    fn slots_and_pins_are_spread_as_firmware_does_it() {
+        assert_eq!([1, 2, 3, 4, 5].map(|slot| pci_gsi(slot, 0)), [10, 10, 11, 11, 10]);
+        assert_eq!(pci_gsi(31, 3), 10);
+    }
+}
