@@ -19,7 +19,8 @@ INIT_LINE = b"tiny: ready"
 
 
 def resident_beside_guest(pid):
-    """Resident memory of QEMU in MiB outside the guest's memory, which is one mapping of exactly its size."""
+    """Resident memory of QEMU in MiB outside the guest's memory: of the mappings that have room for it, the one that is
+    most in use."""
     mappings = []
     with open(f"/proc/{pid}/smaps", encoding="utf-8") as smaps:
         for line in smaps:
@@ -29,7 +30,7 @@ def resident_beside_guest(pid):
                 mappings.append([end - start, 0])
             elif head[0] == "Rss:":
                 mappings[-1][1] = int(head[1])
-    guest = max(rss for size, rss in mappings if size == MEMORY_MIB << 20)
+    guest = max(rss for size, rss in mappings if size >= MEMORY_MIB << 20)
     return (sum(rss for _, rss in mappings) - guest) / 1024
 
 
