@@ -32,7 +32,7 @@ const INSTANCE_TYPE: &str = "t3.micro";
 /// Which kind of guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// What the disk can boot as: pv where it holds a bootable kernel
+    /// The same as pv
     Auto,
     /// Paravirtual: the image's own kernel, entered directly
     Pv,
