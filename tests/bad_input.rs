@@ -406,3 +406,11 @@ fn a_host_without_kvm() {
     // Who has named a wrong file reads of that.
     finish(&mut hide("run gone.raw")).code(1).says(&["gone.raw", "no such file"]);
 }
+
+#[test]
+fn options_of_an_hvm_guest_are_not_passed_over_for_a_pv_one() {
+    let world = World::new();
+    for option in [&["--firmware", "uefi"][..], &["--disk", "nvme"], &["--firmware-log", "log"]] {
+        finish(world.run("hello").args(option)).code(1).says(&[option[0], "--mode hvm"]);
+    }
+}

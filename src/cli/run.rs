@@ -95,15 +95,15 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "auto")]
     mode: Mode,
 
-    /// Firmware of an HVM guest: bios, uefi, or a file
-    #[arg(long, value_name = "FIRMWARE", default_value = "bios")]
-    firmware: FirmwareChoice,
+    /// Firmware of an HVM guest: bios (where not given), uefi, or a file
+    #[arg(long, value_name = "FIRMWARE")]
+    firmware: Option<FirmwareChoice>,
 
-    /// How an HVM guest sees its volumes
-    #[arg(long, value_enum, default_value = "virtio")]
-    disk: DiskChoice,
+    /// How an HVM guest sees its volumes: virtio where not given
+    #[arg(long, value_enum)]
+    disk: Option<DiskChoice>,
 
-    /// Write what the firmware says of its work to this file
+    /// Write what the firmware of an HVM guest says of its work to this file
     #[arg(long, value_name = "FILE")]
     firmware_log: Option<PathBuf>,
 
@@ -204,14 +204,32 @@ fn open_firmware(args: &RunArgs) -> Result<Firmware, CliError> {
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
         return Err(format!("{option}: an HVM guest boots what its disk's own boot loader says; use --mode pv").into());
     }
-    Ok(firmware::open(&args.firmware, args.disk.into(), args.firmware_log.as_deref(), INSTANCE_TYPE)?)
+    let choice = args.firmware.clone().unwrap_or(FirmwareChoice::Bios);
+    let disk = args.disk.unwrap_or(DiskChoice::Virtio);
+    Ok(firmware::open(&choice, disk.into(), args.firmware_log.as_deref(), INSTANCE_TYPE)?)
+}
+
+/// A PV guest has no firmware, and its volumes are virtio devices: what would be passed over says so.
+fn refuse_hvm_options(args: &RunArgs) -> Result<(), CliError> {
+    let given = [
+        ("--firmware", args.firmware.is_some()),
+        ("--disk", args.disk.is_some()),
+        ("--firmware-log", args.firmware_log.is_some()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((option, _)) => Err(format!("{option}: only an HVM guest has that; add --mode hvm").into()),
+        None => Ok(()),
+    }
 }
 
 /// Runs it; gives the exit code.
 pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliError> {
     let firmware = match args.mode {
         Mode::Hvm => Some(open_firmware(args)?),
-        Mode::Auto | Mode::Pv => None,
+        Mode::Auto | Mode::Pv => {
+            refuse_hvm_options(args)?;
+            None
+        }
     };
     if let Some(path) = &args.boot_report {
         BootReport::check_path(path)?;

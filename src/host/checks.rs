@@ -281,7 +281,7 @@ fn firmware_found(name: &'static str, title: &str, kind: FirmwareKind, found: &[
         None => Finding::note(
             Group::Firmware,
             name,
-            format!("{title} not found; needed for HVM guests, which this version does not have yet"),
+            format!("{title} not found; HVM guests need it"),
             Some(Mend::install(name)),
         ),
     }
