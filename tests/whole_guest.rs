@@ -81,7 +81,9 @@ fn assert_exit(done: &Done, task: &str, code: i32) {
 
 #[test]
 fn every_processor_comes_up_by_each_protocol() {
-    let done = tiny(
+    // Four processors that wait for one another take for ever on one emulated one.
+    let done = tiny_with(
+        &["--cpus", "2"],
         "for p in pvh linux bzimage; do boot cpus,poweroff --cpus 4 --memory 256M --protocol $p | sed \"s/^/$p /\"; done",
     );
     for protocol in ["pvh", "linux", "bzimage"] {
