@@ -5,6 +5,9 @@
 
 mod support;
 
+#[path = "whole_guest/hvm.rs"]
+mod hvm;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -296,41 +299,4 @@ fn unpartitioned_and_bls_disks_boot_too() {
         done.shows("tiny: ready");
         done.shows("exit=0");
     }
-}
-
-/// Boots a disk by its own boot loader until its console shows `until`.
-fn boots_by_itself(image: &str, firmware: &str, options: &str, until: &str) -> Done {
-    let script = format!(
-        "amiboot run $FILES/disk.raw --mode hvm --firmware $FILES/firmware {options} --until '{until}' --timeout 300s \
-         --boot-report $OUT/report.json"
-    );
-    let done = run(&[("disk.raw", &ami(image)), ("firmware", Path::new(firmware))], 400, &script);
-    done.succeeded();
-    assert_eq!(done.json("report.json")["mode"], "hvm");
-    done
-}
-
-const SEABIOS: &str = "/usr/share/seabios/bios-256k.bin";
-const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
-
-#[test]
-fn a_disk_boots_by_its_own_loader_under_bios_from_virtio() {
-    let done = boots_by_itself("tiny", SEABIOS, "--disk virtio --cpus 2", "tiny: ready");
-    done.shows("SeaBIOS");
-    done.shows("GRUB");
-    done.shows("tiny: cpus=2");
-    done.shows("tiny: disk=vda");
-}
-
-#[test]
-fn a_disk_boots_by_its_own_loader_under_bios_from_nvme() {
-    let done = boots_by_itself("tiny", SEABIOS, "--disk nvme", "tiny: ready");
-    done.shows("GRUB");
-    done.shows("nvme0n1");
-}
-
-#[test]
-fn a_disk_boots_by_its_own_loader_under_uefi() {
-    let done = boots_by_itself("debian-12", OVMF, "--disk virtio --memory 1G", "Linux version|Run /init as init");
-    done.shows("GRUB");
 }
