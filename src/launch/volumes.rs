@@ -105,7 +105,7 @@ fn check_files(specs: &[VolumeSpec]) -> Result<(), VolumeError> {
 
 fn open_spec(spec: &VolumeSpec, dir: &Path) -> Result<DiskConfig, BdmError> {
     let serial = String::from_utf8_lossy(&spec.serial()).into_owned();
-    Ok(DiskConfig { disk: spec.open(dir)?, serial, device: spec.device.to_string() })
+    Ok(DiskConfig { disk: spec.open(dir)?, serial, device: spec.device.to_string(), ephemeral: spec.ephemeral })
 }
 
 /// A block device does not tell by its times that it was written to: it has no identity.

@@ -53,6 +53,8 @@ pub struct VolumeSpec {
     pub id: String,
     /// What it is made of.
     pub source: VolumeSource,
+    /// The number of the instance store volume that it is, if it is one.
+    pub ephemeral: Option<u8>,
     /// Bytes that it has; `None`: those of the disk in the file.
     pub size: Option<u64>,
     /// The guest cannot write to it.
@@ -110,6 +112,7 @@ pub fn resolve(root: &RootVolume, entries: &[BdmEntry]) -> Result<Vec<VolumeSpec
         device: root.device.clone(),
         id: file_id(&root.path, &root.device),
         source: VolumeSource::File { path: root.path.clone(), format: root.format },
+        ephemeral: None,
         size: root_entry.map(|entry| root_size(root, entry)).transpose()?.flatten(),
         read_only: false,
         persist: root.persist,
@@ -168,8 +171,12 @@ fn volume(entry: &BdmEntry) -> Result<Option<VolumeSpec>, BdmError> {
             return Err(fail("SnapshotId", &why));
         }
     };
+    let ephemeral = match entry.source {
+        BdmSource::Ephemeral(number) => Some(number),
+        _ => None,
+    };
     let &BdmEntry { read_only, persist, .. } = entry;
-    Ok(Some(VolumeSpec { device: entry.device.clone(), id, source, size, read_only, persist }))
+    Ok(Some(VolumeSpec { device: entry.device.clone(), id, source, ephemeral, size, read_only, persist }))
 }
 
 /// An id that is always the same for one file at one device, by whatever name the file is given.

@@ -256,7 +256,10 @@ impl Pci {
 
     /// With a pair of queues for each processor, and two at least: OVMF's driver takes two, or none.
     fn add_nvme(&mut self, disk: &DiskConfig, cpus: u8, log: Log) -> Result<(), BuildError> {
-        let identity = nvme::Identity::ebs(&disk.serial, &disk.device);
+        let identity = match disk.ephemeral {
+            Some(number) => nvme::Identity::instance_store(number, &disk.serial, &disk.device),
+            None => nvme::Identity::ebs(&disk.serial, &disk.device),
+        };
         let (disk, memory) = (disk.disk.clone(), self.memory.clone());
         let function = NvmeFunction::new(disk, identity, memory, cpus.max(2).into(), &self.routing, log)
             .map_err(|cause| BuildError::Event { what: "NVMe controller", cause })?;

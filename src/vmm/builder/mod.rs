@@ -38,6 +38,8 @@ pub struct DiskConfig {
     pub serial: String,
     /// Name of its device in the mapping, such as `/dev/sdf`: what rules of stock images make links of.
     pub device: String,
+    /// The number of the instance store volume that it is, if it is one: NVMe controllers of EC2 tell these apart.
+    pub ephemeral: Option<u8>,
 }
 
 /// What a machine starts with.

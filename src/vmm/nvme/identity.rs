@@ -30,15 +30,17 @@ impl Identity {
         }
     }
 
-    /// An instance store volume. `serial` is `AWS` and 17 hexadecimal digits; `device_name` as EC2 writes it
-    /// (`ephemeral0:sdb`, or empty).
+    /// An instance store volume, with its number. Its serial number is `AWS` and the digits of `volume_id`; its name says
+    /// both what it is and where (`ephemeral0:sdb`).
     #[must_use]
-    pub fn instance_store(serial: &str, device_name: &str) -> Self {
+    pub fn instance_store(number: u8, volume_id: &str, device_name: &str) -> Self {
+        let digits = volume_id.trim_start_matches("vol").trim_start_matches('-');
+        let place = device_name.trim_start_matches("/dev/");
         Self {
             model: "Amazon EC2 NVMe Instance Storage",
-            serial: printable(serial, 20),
+            serial: printable(&format!("AWS{digits}"), 20),
             firmware: "0",
-            device_name: printable(device_name, 32),
+            device_name: printable(&format!("ephemeral{number}:{place}"), 32),
             pci_device: 0xcd01,
         }
     }
@@ -99,10 +101,20 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_or_print_is_cut_and_replaced() {
-        let identity = Identity::instance_store(&"é".repeat(30), "a\nb");
+        let identity = Identity::ebs(&"é".repeat(30), "a\nb");
         assert_eq!(identity.serial(), "?".repeat(20));
         assert_eq!(identity.device_name(), "a?b");
-        assert_eq!(identity.pci_ids(), (0x1d0f, 0xcd01));
+    }
+
+    #[test]
+    fn instance_store_volumes_say_so() {
+        for id in ["vol-0123456789abcdef0", "vol0123456789abcdef0"] {
+            let identity = Identity::instance_store(3, id, "/dev/sdb");
+            assert_eq!(identity.model(), "Amazon EC2 NVMe Instance Storage");
+            assert_eq!(identity.serial(), "AWS0123456789abcdef0");
+            assert_eq!(identity.device_name(), "ephemeral3:sdb");
+            assert_eq!(identity.pci_ids(), (0x1d0f, 0xcd01));
+        }
     }
 
     #[test]
