@@ -9,21 +9,44 @@ use crate::disk::Disk;
 /// A read-only window on a range of a disk: a partition, or the whole of it.
 ///
 /// Clones share a *budget* of bytes that may be read. The caller grants one for each thing it asks of a file system, so
-/// that damaged metadata which leads a reader round in circles ends in an error instead of never.
+/// that damaged metadata which leads a reader round in circles ends in an error instead of never. All windows on a disk may
+/// share a second one, so that a disk made of many such circles ends, too.
 #[derive(Clone)]
 pub(super) struct Window {
     disk: Arc<dyn Disk>,
     start: u64,
     len: u64,
     position: u64,
-    budget: Arc<AtomicU64>,
+    budget: Budget,
+    shared: Budget,
+}
+
+/// Bytes that may still be read.
+#[derive(Debug, Clone)]
+pub(super) struct Budget(Arc<AtomicU64>);
+
+impl Budget {
+    /// `bytes` that may be read.
+    pub fn of(bytes: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(bytes)))
+    }
+
+    /// Takes `bytes`; false where there are not so many.
+    fn spend(&self, bytes: u64) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
 }
 
 impl Window {
     /// The `len` bytes of `disk` from `start` on, cut at the end of the disk.
     pub fn new(disk: Arc<dyn Disk>, start: u64, len: u64) -> Self {
         let len = len.min(disk.size().saturating_sub(start));
-        Self { disk, start, len, position: 0, budget: Arc::new(AtomicU64::new(u64::MAX)) }
+        Self { disk, start, len, position: 0, budget: Budget::of(u64::MAX), shared: Budget::of(u64::MAX) }
+    }
+
+    /// The same, where what is read counts for `shared`, too.
+    pub fn sharing(self, shared: &Budget) -> Self {
+        Self { shared: shared.clone(), ..self }
     }
 
     /// Length in bytes.
@@ -33,7 +56,7 @@ impl Window {
 
     /// Allows `bytes` to be read until the next call.
     pub fn grant(&self, bytes: u64) {
-        self.budget.store(bytes, Ordering::Relaxed);
+        self.budget.0.store(bytes, Ordering::Relaxed);
     }
 
     /// Fills `buf` from the bytes at `offset`.
@@ -44,9 +67,11 @@ impl Window {
             let what = format!("read of {wanted} bytes at byte {offset} of a volume of {} bytes", self.len);
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
-        let spend = |left: u64| left.checked_sub(wanted);
-        if self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err() {
+        if !self.budget.spend(wanted) {
             return Err(io::Error::other("the file system's metadata leads round in circles"));
+        }
+        if !self.shared.spend(wanted) {
+            return Err(io::Error::other("looking through this disk takes more reading than any real one"));
         }
         self.disk.read_exact_at(self.start + offset, buf)
     }
