@@ -85,7 +85,7 @@ pub enum PlanError {
         problem: String,
     },
     /// No such entry.
-    #[error("{}: --entry {wanted:?}: there is no such boot entry; there are {}", path.display(), known.join(", "))]
+    #[error("{}: --entry {wanted:?}: there is no such boot entry; there {}", path.display(), listed(known))]
     NoSuchEntry {
         /// The disk file.
         path: PathBuf,
@@ -378,6 +378,10 @@ impl Planner {
         let line = self.overrides.append.iter().fold(base, |line, more| cmdline::joined(&line, more));
         (line, notes)
     }
+}
+
+fn listed(known: &[String]) -> String {
+    if known.is_empty() { "is none on this disk".into() } else { format!("are {}", known.join(", ")) }
 }
 
 fn root_word(cmdline: &str) -> &str {
