@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::SigId;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGXFSZ};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGXFSZ};
 
-/// SIGINT, SIGTERM and SIGHUP, caught as long as this lives.
+/// SIGINT, SIGTERM, SIGHUP and SIGQUIT, caught as long as this lives.
 pub struct EndSignals {
     receiver: UnixStream,
     ids: Vec<SigId>,
@@ -24,7 +24,7 @@ impl EndSignals {
         let (receiver, sender) = UnixStream::pair()?;
         receiver.set_nonblocking(true)?;
         let mut ids = Vec::new();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
             ids.push(signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?);
         }
         Ok(Self { receiver, ids })
