@@ -367,7 +367,7 @@ fn scratch_and_cache_directories_that_are_not_there() {
     let gone = world.path("gone");
     let before = world.contents();
     let mut run = world.run("hello");
-    finish(run.env("TMPDIR", &gone)).code(1).says(&[text(&gone)]);
+    finish(run.env("TMPDIR", &gone)).code(1).says(&[text(&gone), "TMPDIR names another"]);
     let file = world.file("file", "x");
     finish(world.run("hello").env("AMIBOOT_CACHE", &file)).code(1).says(&[text(&file), "AMIBOOT_CACHE"]);
     assert!(world.contents().len() > before.len());

@@ -73,7 +73,10 @@ fn describe(report: &Report<'_>) -> String {
     let table = match inspection.partition_table {
         TableKind::Gpt => "GPT",
         TableKind::Mbr => "MBR",
-        TableKind::None => "none: one file system on the whole disk",
+        TableKind::None if inspection.partitions.iter().any(|p| p.filesystem.is_some()) => {
+            "none: one file system on the whole disk"
+        }
+        TableKind::None => "none",
     };
     fact("partitions", format!("{table}{id}"));
     let os = inspection.os.as_ref();
@@ -156,7 +159,8 @@ fn size(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if value.fract() == 0.0 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
+    let number = format!("{value:.1}");
+    format!("{} {}", number.strip_suffix(".0").unwrap_or(&number), UNITS[unit])
 }
 
 #[cfg(test)]
@@ -168,6 +172,7 @@ mod tests {
         assert_eq!(size(0), "0 B");
         assert_eq!(size(1 << 20), "1 MiB");
         assert_eq!(size(3 << 29), "1.5 GiB");
+        assert_eq!(size((100 << 30) + 1), "100 GiB");
         assert_eq!(size(u64::MAX), "16777216 TiB");
     }
 }
