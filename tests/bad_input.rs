@@ -111,6 +111,21 @@ fn an_entry_that_names_what_is_not_there() {
 }
 
 #[test]
+fn a_default_entry_that_is_passed_over_is_told() {
+    let world = World::new();
+    let kernel = fs::read(world.guest("hello")).unwrap();
+    let both = format!("{}\ntitle Other\nroot (hd0)\nkernel /boot/vmlinuz\n", menu("/boot/vmlinuz-gone", None));
+    let files: [(&str, &[u8]); 2] = [("boot/vmlinuz", &kernel), ("boot/grub/menu.lst", both.as_bytes())];
+    let disk = world.ext("two.raw", &["-t", "ext4"], &files);
+    let says = ["the default boot entry \"Tiny\" cannot be booted", "/boot/vmlinuz-gone", "taking \"Other\""];
+    finish(world.amiboot().arg("run").arg(&disk)).code(0).shows("hello").says(&says);
+    // Asked for by name, it is an error; and asked for the other, there is nothing to tell.
+    refuse(&world, 1, &[&"run", &disk, &"--entry", &"Tiny"], &["\"Tiny\"", "no such file"]);
+    let ended = finish(world.amiboot().arg("run").arg(&disk).args(["--entry", "Other"])).code(0);
+    assert_eq!(ended.stderr, "");
+}
+
+#[test]
 fn a_file_system_that_cannot_be_read() {
     let world = World::new();
     let menu = menu("/boot/vmlinuz ro", None);
