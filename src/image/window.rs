@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, SECTOR_SIZE};
 
 /// A read-only window on a range of a disk: a partition, or the whole of it.
 ///
@@ -70,7 +70,8 @@ impl Window {
         if !self.budget.spend(wanted) {
             return Err(io::Error::other("the file system's metadata leads round in circles"));
         }
-        if !self.shared.spend(wanted) {
+        // Small reads take their time, too: some readers fetch numbers one by one.
+        if !self.shared.spend(wanted.max(SECTOR_SIZE)) {
             return Err(io::Error::other("looking through this disk takes more reading than any real one"));
         }
         self.disk.read_exact_at(self.start + offset, buf)
@@ -141,5 +142,27 @@ impl lambutter::BlockRead for Window {
 impl ext4_view::Ext4Read for Window {
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         Ok(self.read_exact_at(offset, buf)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::testing::TestDisk;
+
+    #[test]
+    fn windows_share_a_budget_in_which_small_reads_count_as_sectors() {
+        let disk = TestDisk::memory(vec![7; 8192]).shared();
+        let budget = Budget::of(4 * SECTOR_SIZE);
+        let one = Window::new(Arc::clone(&disk), 0, 4096).sharing(&budget);
+        let mut other = Window::new(disk, 4096, 4096).sharing(&budget).clone();
+        assert_eq!(one.read_up_to(0, 1).unwrap(), [7]);
+        assert_eq!(other.read(&mut [0; 1024]).unwrap(), 1024);
+        // A read that is refused costs nothing, and neither does one beyond the end.
+        assert!(one.read_exact_at(0, &mut [0; 513]).is_err());
+        assert!(one.read_exact_at(4096, &mut [0]).is_err());
+        assert_eq!(one.read_up_to(4095, 2).unwrap(), [7]);
+        let error = other.read(&mut [0]).unwrap_err().to_string();
+        assert!(error.contains("more reading than any real one"), "{error}");
     }
 }
