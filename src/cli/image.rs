@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::output::{BAD, DIM, GOOD, HEADING, clean};
 use super::{CliError, output};
 use crate::disk::{self, Access, Format, Source};
+use crate::host::report::bytes as size;
 use crate::image::partition::TableKind;
 use crate::image::{self, BootEntry, BootMode, Inspection, Partition};
 
@@ -147,32 +148,4 @@ fn boot_entry(number: usize, entry: &BootEntry) -> String {
         text.push_str(&format!("     {BAD}problem{BAD:#}  {}\n", clean(problem)));
     }
     text
-}
-
-/// Bytes for people: three digits and a binary unit.
-#[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let number = format!("{value:.1}");
-    format!("{} {}", number.strip_suffix(".0").unwrap_or(&number), UNITS[unit])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(1 << 20), "1 MiB");
-        assert_eq!(size(3 << 29), "1.5 GiB");
-        assert_eq!(size((100 << 30) + 1), "100 GiB");
-        assert_eq!(size(u64::MAX), "16777216 TiB");
-    }
 }
