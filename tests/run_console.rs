@@ -251,10 +251,29 @@ fn a_flood_on_a_terminal_that_shows_nothing_can_be_ended() {
     running.end().code(124);
 }
 
-/// Whether a process is stopped (proc(5), the third field of `stat`).
-fn is_stopped(running: &Running) -> bool {
+/// Whether a process is in a state (proc(5), the third field of `stat`).
+fn is_in_state(running: &Running, state: char) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", running.pid().as_raw_nonzero())).unwrap();
-    stat.rsplit(") ").next().unwrap().starts_with('T')
+    stat.rsplit(") ").next().unwrap().starts_with(state)
+}
+
+fn is_stopped(running: &Running) -> bool {
+    is_in_state(running, 'T')
+}
+
+#[test]
+fn a_report_that_nobody_reads_can_be_ended() {
+    let world = World::new();
+    let pipe = world.path("pipe");
+    support::disks::tool("coreutils", "mkfifo", &[support::disks::text(&pipe)]);
+    let running = Running::start(world.run("hello").arg("--boot-report").arg(&pipe));
+    running.wait_for("hello from the guest");
+    // The first may come while the guest still runs.
+    wait_until("the end", || {
+        running.signal(Signal::TERM);
+        is_in_state(&running, 'Z')
+    });
+    assert_eq!(running.end().code, None);
 }
 
 #[test]
