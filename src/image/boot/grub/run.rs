@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::Item;
 use super::script::{self, Block, Part, Statement, Word};
+use super::search::{By, Search};
 use super::test_command;
 use crate::image::boot::{
     Draft, EntryKind, Files, MAX_CONFIG, MAX_INITRDS, Source, bls, device_name, grubenv, too_many_initrds,
@@ -219,10 +220,10 @@ impl<'a> Machine<'a> {
             }
             "set" => arguments.iter().for_each(|a| self.assign(a)),
             "unset" => arguments.iter().for_each(|a| self.set(a, "")),
-            "search" => self.status = self.search(arguments),
-            "search.fs_uuid" => self.status = self.search_short(arguments, "--fs-uuid"),
-            "search.fs_label" => self.status = self.search_short(arguments, "--label"),
-            "search.file" => self.status = self.search_short(arguments, "--file"),
+            "search" => self.status = self.search(Search::parse(arguments)),
+            "search.fs_uuid" => self.status = self.search(Search::short(By::Uuid, arguments)),
+            "search.fs_label" => self.status = self.search(Search::short(By::Label, arguments)),
+            "search.file" => self.status = self.search(Search::short(By::File, arguments)),
             "load_env" => self.load_env(arguments),
             "source" | "." | "configfile" | "normal" => self.source(arguments),
             "linux" | "linux16" | "linuxefi" => self.linux(arguments),
@@ -280,56 +281,18 @@ impl<'a> Machine<'a> {
         locate(self.files, &root, path)
     }
 
-    fn search(&mut self, arguments: &[String]) -> bool {
-        let mut by = "--file";
-        let mut variable = None;
-        let mut names = Vec::new();
-        let mut arguments = arguments.iter();
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                // The hint may be a word of its own.
-                "--hint" | "-h" | "--hint-ieee1275" | "--hint-bios" | "--hint-baremetal" | "--hint-efi"
-                | "--hint-arc" => {
-                    arguments.next();
-                }
-                "--fs-uuid" | "-u" => by = "--fs-uuid",
-                "--label" | "--fs-label" | "-l" => by = "--label",
-                "--file" | "-f" => by = "--file",
-                "--set" | "-s" => variable = Some("root".to_owned()),
-                other => match other.strip_prefix("--set=") {
-                    Some(name) => variable = Some(name.to_owned()),
-                    None if other.starts_with('-') => {}
-                    None => names.push(other.to_owned()),
-                },
-            }
-        }
-        // `--set root NAME`, with the variable as a word of its own.
-        if let ([first, _], Some(_)) = (names.as_slice(), &variable) {
-            variable = Some(first.clone());
-        }
-        let Some(name) = names.last() else { return false };
-        self.find(by, name, &variable.unwrap_or_default())
-    }
-
-    /// `search.fs_uuid NAME [VARIABLE [HINT...]]`, as the configuration on an EFI system partition has it.
-    fn search_short(&mut self, arguments: &[String], by: &str) -> bool {
-        match arguments {
-            [name, variable, ..] => self.find(by, name, variable),
-            [name] => self.find(by, name, "root"),
-            [] => false,
-        }
-    }
-
-    fn find(&mut self, by: &str, name: &str, variable: &str) -> bool {
+    /// Looks for a partition, and sets the variable to it where it is there.
+    fn search(&mut self, wanted: Option<Search>) -> bool {
         self.burn(FILE_COST);
+        let Some(Search { by, name, variable }) = wanted else { return false };
         let found = match by {
-            "--fs-uuid" => self.files.by_uuid(name),
-            "--label" => self.files.by_label(name),
-            _ => self.files.by_file(name),
+            By::Uuid => self.files.by_uuid(&name),
+            By::Label => self.files.by_label(&name),
+            By::File => self.files.by_file(&name),
         };
         let Some(partition) = found else { return false };
-        if !variable.is_empty() {
-            self.set(variable, &device_name(partition));
+        if let Some(variable) = variable {
+            self.set(&variable, &device_name(partition));
         }
         true
     }
