@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::Value;
 use support::disks::text;
@@ -169,4 +170,22 @@ fn other_wishes_are_not_answered_from_the_cache() {
     // Another kernel in the same place.
     fs::copy(world.guest("cmdline"), &hello).unwrap();
     assert_eq!(boot(&["--kernel", text(&hello)]), "root=/dev/vda ro console=ttyS0|end\r\n");
+}
+
+#[test]
+fn the_report_as_a_table() {
+    let world = World::new();
+    let path = world.path("report.json");
+    finish(world.run("hello").args(["--boot-report", text(&path)])).code(0);
+    let show = |words: &[&str]| {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/show-report"));
+        finish(command.args(words))
+    };
+    let kernel = format!("kernel       {} (ELF, PVH)", text(&world.path("hello")));
+    show(&[text(&path)]).code(0).shows("first processor enters the guest").shows(&kernel);
+    show(&["--help"]).code(0).shows("Usage: tools/show-report FILE");
+    show(&[]).code(2).says(&["--help"]);
+    let other = world.file("other.json", "{}");
+    show(&[text(&other)]).code(1).says(&[text(&other), "no boot report"]);
+    show(&["gone.json"]).code(1).says(&["gone.json", "No such file"]);
 }

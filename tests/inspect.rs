@@ -87,6 +87,19 @@ fn the_same_in_words() {
 }
 
 #[test]
+fn partitions_fit_a_narrow_terminal() {
+    let world = World::new();
+    let root = world.pv_image("root.raw");
+    let disk = world.partitioned("disk.raw", &["-n1:2048:40000", "-n2:40960:0", "-t2:ef02"], &[(2048, &root)]);
+    let shown = described(&world, &disk);
+    let (_, rest) = shown.split_once("Partitions\n").unwrap();
+    let (partitions, _) = rest.split_once("\n\n").unwrap();
+    let expected = "  1    Linux filesystem, 18.5 MiB at 1 MiB, /\n       ext4, UUID 11111111-2222-3333-4444-555555555555, label tiny-root\n  2    BIOS boot";
+    assert!(partitions.starts_with(expected), "{partitions}");
+    assert!(partitions.lines().all(|line| line.len() <= 80), "{partitions}");
+}
+
+#[test]
 fn a_raw_disk_and_its_qcow2_are_the_same() {
     let world = World::new();
     let raw = world.pv_image("root.raw");

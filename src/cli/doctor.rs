@@ -6,7 +6,7 @@ use anstyle::Style;
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{BAD, DIM, GOOD, HEADING, WARN};
+use super::output::{BAD, DIM, GOOD, HEADING, WARN, clean};
 use super::{CliError, FAILED, output};
 use crate::host::checks::{self, Host};
 use crate::host::report::{Finding, Group, State};
@@ -110,11 +110,6 @@ fn mark(state: State) -> (Style, char) {
         State::Warning => (WARN, '!'),
         State::Problem => (BAD, '✗'),
     }
-}
-
-/// Without anything that a terminal would act on: paths come from the environment and from files.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::output::{BAD, DIM, GOOD, HEADING, clean};
 use super::{CliError, output};
 use crate::disk::{self, Access, Format, Source};
+use crate::host::report::bytes as size;
 use crate::image::partition::TableKind;
 use crate::image::{self, BootEntry, BootMode, Inspection, Partition};
 
@@ -74,7 +74,10 @@ fn describe(report: &Report<'_>) -> String {
     let table = match inspection.partition_table {
         TableKind::Gpt => "GPT",
         TableKind::Mbr => "MBR",
-        TableKind::None => "none: one file system on the whole disk",
+        TableKind::None if inspection.partitions.iter().any(|p| p.filesystem.is_some()) => {
+            "none: one file system on the whole disk"
+        }
+        TableKind::None => "none",
     };
     fact("partitions", format!("{table}{id}"));
     let os = inspection.os.as_ref();
@@ -82,8 +85,11 @@ fn describe(report: &Report<'_>) -> String {
     fact("system", os_name.map_or_else(|| "not recognized".into(), clean));
     let architecture = inspection.architecture.map_or_else(|| "not recognized".into(), |a| a.to_string());
     fact("architecture", architecture);
-    text.push('\n');
-    text.push_str(&partition_table(inspection));
+    text.push_str(&format!("\n{HEADING}Partitions{HEADING:#}\n"));
+    inspection.partitions.iter().for_each(|found| text.push_str(&partition(found)));
+    if inspection.partitions.is_empty() {
+        text.push_str("  none\n");
+    }
     text.push_str(&format!("\n{HEADING}Boot modes{HEADING:#}\n"));
     let modes = &inspection.boot_modes;
     for (name, mode) in [("pv", &modes.pv), ("hvm-bios", &modes.hvm_bios), ("hvm-uefi", &modes.hvm_uefi)] {
@@ -102,35 +108,23 @@ fn describe(report: &Report<'_>) -> String {
     text
 }
 
-fn partition_table(inspection: &Inspection) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["#", "start", "size", "type", "file system", "label", "UUID", "mount"]);
-    for partition in &inspection.partitions {
-        table.add_row(partition_row(partition, inspection));
-    }
-    format!("{table}\n")
-}
-
-fn partition_row(partition: &Partition, inspection: &Inspection) -> [String; 8] {
+/// A partition in lines short enough for a narrow terminal: what it is and where, and what is on it.
+fn partition(partition: &Partition) -> String {
     let slot = &partition.slot;
-    let fs = partition.filesystem.as_ref();
-    let kind = fs.map_or_else(String::new, |fs| match &fs.unsupported {
-        Some(why) => format!("{} (unreadable: {why})", fs.kind),
-        None => fs.kind.clone(),
-    });
-    let role = if inspection.root == Some(slot.number) { Some("/") } else { None };
-    let optional = |text: Option<&String>| text.map(|t| clean(t)).unwrap_or_default();
-    [
-        if slot.number == 0 { "disk".into() } else { slot.number.to_string() },
-        size(slot.start),
-        size(slot.size),
-        optional(slot.type_name.as_ref().or(slot.type_id.as_ref())),
-        clean(&kind),
-        optional(fs.and_then(|fs| fs.label.as_ref())),
-        optional(fs.and_then(|fs| fs.uuid.as_ref())),
-        clean(partition.mount_point.as_deref().or(role).unwrap_or_default()),
-    ]
+    let number = if slot.number == 0 { "disk".into() } else { slot.number.to_string() };
+    let kind = slot.type_name.as_ref().or(slot.type_id.as_ref()).map(|kind| format!("{}, ", clean(kind)));
+    let place = format!("{}{} at {}", kind.unwrap_or_default(), size(slot.size), size(slot.start));
+    let mount = partition.mount_point.as_deref().map(|at| format!(", {HEADING}{}{HEADING:#}", clean(at)));
+    let mut text = format!("  {number:<4} {place}{}\n", mount.unwrap_or_default());
+    if let Some(fs) = &partition.filesystem {
+        let named = |name: &str, value: &Option<String>| value.as_ref().map(|v| format!(", {name} {}", clean(v)));
+        let names = [named("UUID", &fs.uuid), named("label", &fs.label)];
+        text.push_str(&format!("       {}{}\n", clean(&fs.kind), names.into_iter().flatten().collect::<String>()));
+        if let Some(why) = &fs.unsupported {
+            text.push_str(&format!("       {BAD}unreadable{BAD:#}: {}\n", clean(why)));
+        }
+    }
+    text
 }
 
 fn boot_mode(name: &str, mode: &BootMode) -> String {
@@ -154,30 +148,4 @@ fn boot_entry(number: usize, entry: &BootEntry) -> String {
         text.push_str(&format!("     {BAD}problem{BAD:#}  {}\n", clean(problem)));
     }
     text
-}
-
-/// Bytes for people: three digits and a binary unit.
-#[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if value.fract() == 0.0 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        assert_eq!(size(0), "0 B");
-        assert_eq!(size(1 << 20), "1 MiB");
-        assert_eq!(size(3 << 29), "1.5 GiB");
-        assert_eq!(size(u64::MAX), "16777216 TiB");
-    }
 }

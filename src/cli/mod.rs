@@ -15,6 +15,8 @@ use crate::vmm::timeline::Timeline;
 
 /// It failed.
 const FAILED: u8 = 1;
+/// The words of the call are off; clap ends with it, too.
+const USAGE: u8 = 2;
 /// `--timeout` ended the run.
 const TIMED_OUT: u8 = 124;
 /// The guest crashed.
@@ -47,6 +49,11 @@ enum Command {
 /// An error for the person: one line, then what caused it.
 type CliError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What is wrong with the words of a call, whatever the files and the host are like.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Does what the command line says.
 pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
     signals::outlive_file_size_limit();
@@ -59,7 +66,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::error(error.as_ref());
-            ExitCode::from(FAILED)
+            ExitCode::from(if error.is::<Usage>() { USAGE } else { FAILED })
         }
     }
 }

@@ -8,7 +8,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::{CRASHED, CliError, FAILED, TIMED_OUT, output};
+use super::{CRASHED, CliError, FAILED, TIMED_OUT, Usage, output};
 use crate::disk::Format;
 use crate::disk::size::parse_size;
 use crate::host::kvm;
@@ -202,7 +202,8 @@ fn open_firmware(args: &RunArgs) -> Result<Firmware, CliError> {
         ("--protocol", args.protocol != ProtocolChoice::Auto),
     ];
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
-        return Err(format!("{option}: an HVM guest boots what its disk's own boot loader says; use --mode pv").into());
+        let why = format!("{option}: an HVM guest boots what its disk's own boot loader says; use --mode pv");
+        return Err(Usage(why).into());
     }
     let choice = args.firmware.clone().unwrap_or(FirmwareChoice::Bios);
     let disk = args.disk.unwrap_or(DiskChoice::Virtio);
@@ -217,7 +218,7 @@ fn refuse_hvm_options(args: &RunArgs) -> Result<(), CliError> {
         ("--firmware-log", args.firmware_log.is_some()),
     ];
     match given.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(format!("{option}: only an HVM guest has that; add --mode hvm").into()),
+        Some((option, _)) => Err(Usage(format!("{option}: only an HVM guest has that; add --mode hvm")).into()),
         None => Ok(()),
     }
 }
@@ -231,12 +232,17 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
             None
         }
     };
+    let machine = MachineConfig { memory: args.memory, cpus: args.cpus };
+    machine.check_minimum().map_err(|error| Usage(error.to_string()))?;
     if let Some(path) = &args.boot_report {
         BootReport::check_path(path)?;
     }
     // Opening files takes next to no time: who has named a wrong one reads of that, and not of KVM.
     let root = RootVolume::new(args.image.clone(), args.format, args.persist);
-    let volumes = volumes::open(&root, &args.bdm)?;
+    let volumes = volumes::open(&root, &args.bdm).map_err(|error| match error.is_about_words() {
+        true => CliError::from(Usage(error.to_string())),
+        false => error.into(),
+    })?;
     // Before the disk is looked through: nobody waits for a run that cannot be.
     let host = kvm::open()?;
     if !args.accept_interpreting_kvm {
@@ -257,7 +263,6 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     let mut planner = Planner::new(volumes.root(), overrides, timeline.clone(), say)?;
     let limits =
         Limits { until: args.until.clone(), timeout: args.timeout, no_reboot: args.no_reboot, grace: args.grace };
-    let machine = MachineConfig { memory: args.memory, cpus: args.cpus };
     let ended = session::run(
         &host,
         machine,

@@ -73,7 +73,7 @@ pub fn open(source: &Source) -> Result<Opened, Error> {
     let disk = match &source.access {
         Access::Throwaway { dir } => {
             let overlay = Overlay::new(base, size, dir);
-            Arc::new(overlay.map_err(|error| format::at(dir, "cannot make a throw-away layer in it", error))?)
+            Arc::new(overlay.map_err(|source| no_room(dir, source))?)
         }
         _ => base,
     };
@@ -88,7 +88,16 @@ pub fn open(source: &Source) -> Result<Opened, Error> {
 pub fn blank(size: u64, dir: &Path) -> Result<Arc<dyn Disk>, Error> {
     check_size(size)?;
     let disk = scratch::unnamed_file(dir, size).and_then(|file| Raw::new(file, false));
-    Ok(Arc::new(disk.map_err(|error| format::at(dir, "cannot make an empty disk in it", error))?))
+    Ok(Arc::new(disk.map_err(|source| no_room(dir, source))?))
+}
+
+/// The error of a directory that cannot hold a layer or an empty disk: also where it is not there, it is no disk file.
+fn no_room(dir: &Path, source: std::io::Error) -> Error {
+    Error::Host {
+        path: dir.into(),
+        operation: "cannot make a throw-away file in it (TMPDIR names another directory)",
+        source,
+    }
 }
 
 fn claim(file: &File, path: &Path, wanted: Claim) -> Result<(), Error> {

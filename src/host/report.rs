@@ -159,7 +159,8 @@ pub fn bytes(bytes: u64) -> String {
         value /= 1024.0;
         unit = larger;
     }
-    if value.fract() == 0.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+    let number = format!("{value:.1}");
+    format!("{} {unit}", number.strip_suffix(".0").unwrap_or(&number))
 }
 
 /// A path as a word of a shell's command.
@@ -191,6 +192,6 @@ mod tests {
     #[test]
     fn sizes_are_short() {
         assert_eq!((bytes(0), bytes(3 << 29)), ("0 B".into(), "1.5 GiB".into()));
-        assert_eq!(bytes(u64::MAX), "16777216 TiB");
+        assert_eq!((bytes((100 << 30) + 1), bytes(u64::MAX)), ("100 GiB".into(), "16777216 TiB".into()));
     }
 }

@@ -40,6 +40,11 @@ use crate::disk::Disk;
 /// The largest initial RAM disk that is read, in bytes; all those of an entry together.
 pub const MAX_INITRD: u64 = 1 << 30;
 
+/// Bytes that looking through a disk may read. A disk of a system takes some 10 MiB, a journal to be replayed some more.
+const INSPECTION_BUDGET: u64 = 2 << 30;
+/// Bytes that copying files out of a disk may read: besides the look at the disk, packed extents are read more than once.
+const COPY_BUDGET: u64 = INSPECTION_BUDGET + 8 * MAX_INITRD;
+
 /// Why a disk, or a file on it, cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -111,7 +116,7 @@ pub fn inspect(disk: Arc<dyn Disk>) -> Result<Image, Error> {
         return Err(Error::Empty);
     }
     let table = partition::read(&disk)?;
-    let mut volumes = Volumes::new(&disk, &table)?;
+    let mut volumes = Volumes::new(&disk, &table, INSPECTION_BUDGET)?;
     let layout = layout::find(&mut volumes);
     let mut ordered: Vec<u32> = layout.boot.into_iter().chain(layout.root).collect();
     for number in volumes.numbers() {
@@ -195,7 +200,7 @@ impl Image {
     /// # Errors
     /// As [`Image::read_file`]; `Output` where `out` fails.
     pub fn copy_file(&self, file: &FileRef, limit: u64, out: &mut dyn Write) -> Result<u64, Error> {
-        Volumes::new(&self.disk, &self.table)?.copy(file, limit, out)
+        Volumes::new(&self.disk, &self.table, COPY_BUDGET)?.copy(file, limit, out)
     }
 
     /// Writes the initial RAM disks of an entry to `out`, one after the other and each padded with zeros to a multiple of
@@ -204,7 +209,7 @@ impl Image {
     /// # Errors
     /// As [`Image::copy_file`]; all together may have [`MAX_INITRD`] bytes.
     pub fn copy_initrds(&self, files: &[FileRef], out: &mut dyn Write) -> Result<u64, Error> {
-        let mut volumes = Volumes::new(&self.disk, &self.table)?;
+        let mut volumes = Volumes::new(&self.disk, &self.table, COPY_BUDGET)?;
         let mut total = 0_u64;
         for file in files {
             let size = volumes.copy(file, MAX_INITRD - total, out)?;

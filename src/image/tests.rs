@@ -288,3 +288,25 @@ fn damaged_disks_never_panic() {
         }
     }
 }
+
+#[test]
+fn a_look_at_a_disk_reads_no_more_than_its_budget() {
+    let f = Fixture::new();
+    f.add("root/etc/os-release", "ID=x\n").add("root/file", vec![7; 1 << 20]);
+    let disk = TestDisk::file(&f.ext4("root", "img", ROOT_UUID, &[])).shared();
+    let table = partition::read(&disk).unwrap();
+    let read = |budget| -> Result<(), Error> {
+        let mut volumes = Volumes::new(&disk, &table, budget)?;
+        let file = |path: &str| FileRef { partition: 0, path: path.to_owned() };
+        // However little each of them takes.
+        for _ in 0..3 {
+            volumes.copy(&file("/file"), 1 << 20, &mut io::sink())?;
+        }
+        Ok(())
+    };
+    read(8 << 20).unwrap();
+    for budget in [68 << 10, 100 << 10, 2 << 20, 3 << 20] {
+        let error = read(budget).unwrap_err().to_string();
+        assert!(error.contains("more reading than any real one"), "{budget}: {error}");
+    }
+}

@@ -7,7 +7,7 @@ use super::boot::Files;
 use super::fs::{self, FsError, Identity, Kind, Stat, Tree};
 use super::inspection::FileRef;
 use super::partition::{Slot, Table};
-use super::window::Window;
+use super::window::{Budget, Window};
 use super::{Error, volume_name};
 use crate::disk::Disk;
 
@@ -25,11 +25,12 @@ pub(super) struct Volume {
 }
 
 impl Volumes {
-    /// Looks at the beginning of every partition.
-    pub fn new(disk: &Arc<dyn Disk>, table: &Table) -> io::Result<Self> {
+    /// Looks at the beginning of every partition. `budget`: the bytes that may be read, these included.
+    pub fn new(disk: &Arc<dyn Disk>, table: &Table, budget: u64) -> io::Result<Self> {
         let mut all = Vec::new();
+        let budget = Budget::of(budget);
         for slot in &table.partitions {
-            let window = Window::new(Arc::clone(disk), slot.start, slot.size);
+            let window = Window::new(Arc::clone(disk), slot.start, slot.size).sharing(&budget);
             let identity = fs::identify(&window)?;
             all.push(Volume { slot: slot.clone(), identity, window, tree: None });
         }

@@ -85,7 +85,7 @@ pub enum PlanError {
         problem: String,
     },
     /// No such entry.
-    #[error("{}: --entry {wanted:?}: there is no such boot entry; there are {}", path.display(), known.join(", "))]
+    #[error("{}: --entry {wanted:?}: there is no such boot entry; there {}", path.display(), listed(known))]
     NoSuchEntry {
         /// The disk file.
         path: PathBuf,
@@ -282,7 +282,10 @@ impl Planner {
             _ => None,
         };
         let root_partition = image.as_ref().and_then(|i| i.inspection().root);
-        let (cmdline, notes) = self.cmdline(entry.as_ref(), root_partition);
+        let (cmdline, mut notes) = self.cmdline(entry.as_ref(), root_partition);
+        if let (Some((image, entry)), None, None) = (from_image, &self.overrides.entry, &self.overrides.kernel) {
+            notes.extend(passed_over(image.inspection(), entry));
+        }
         let initrds = match (&self.overrides.initrd, &entry) {
             (Some(path), _) => vec![path.display().to_string()],
             (None, Some(entry)) => entry.initrds.iter().map(ToString::to_string).collect(),
@@ -380,6 +383,10 @@ impl Planner {
     }
 }
 
+fn listed(known: &[String]) -> String {
+    if known.is_empty() { "is none on this disk".into() } else { format!("are {}", known.join(", ")) }
+}
+
 fn root_word(cmdline: &str) -> &str {
     cmdline.split(' ').find(|w| w.starts_with("root=")).unwrap_or_default()
 }
@@ -398,6 +405,14 @@ fn why_nothing(inspection: &Inspection) -> String {
     });
     let found = unreadable.chain(inspection.notes.iter().cloned()).take(MOST);
     std::iter::once(inspection.boot_modes.pv.reason.clone()).chain(found).collect::<Vec<_>>().join("; ")
+}
+
+/// What to tell of a default entry that cannot be booted, where another one is.
+fn passed_over(inspection: &Inspection, booted: &BootEntry) -> Option<String> {
+    let default = inspection.default_entry.and_then(|i| inspection.entries.get(i))?;
+    let problem = default.problem.as_ref()?;
+    let (passed, taken) = (&default.title, &booted.title);
+    Some(format!("the default boot entry {passed:?} cannot be booted ({problem}); taking {taken:?}"))
 }
 
 fn find_entry<'e>(entries: &'e [BootEntry], wanted: &str) -> Option<&'e BootEntry> {

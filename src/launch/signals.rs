@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::SigId;
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGXFSZ};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGXFSZ};
 
-/// SIGINT, SIGTERM and SIGHUP, caught as long as this lives.
+/// SIGINT, SIGTERM, SIGHUP and SIGQUIT, caught as long as this lives. Afterwards they end the process, as they do one that
+/// never caught them.
 pub struct EndSignals {
     receiver: UnixStream,
     ids: Vec<SigId>,
+    over: Arc<AtomicBool>,
 }
 
 impl EndSignals {
@@ -24,10 +26,13 @@ impl EndSignals {
         let (receiver, sender) = UnixStream::pair()?;
         receiver.set_nonblocking(true)?;
         let mut ids = Vec::new();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let over = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+            // Stays: a signal that is caught no more would be passed over otherwise.
+            signal_hook::flag::register_conditional_default(signal, over.clone())?;
             ids.push(signal_hook::low_level::pipe::register(signal, sender.try_clone()?)?);
         }
-        Ok(Self { receiver, ids })
+        Ok(Self { receiver, ids, over })
     }
 
     /// How many came since the last call.
@@ -45,6 +50,7 @@ impl AsFd for EndSignals {
 
 impl Drop for EndSignals {
     fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
         for id in self.ids.drain(..) {
             signal_hook::low_level::unregister(id);
         }

@@ -37,6 +37,18 @@ pub enum VolumeError {
     TooMany(#[from] ConfigError),
 }
 
+impl VolumeError {
+    /// Whether the mapping cannot be followed whatever files there are.
+    #[must_use]
+    pub fn is_about_words(&self) -> bool {
+        match self {
+            Self::Mapping(error) => error.is_about_words(),
+            Self::TooMany(_) => true,
+            Self::Twice { .. } => false,
+        }
+    }
+}
+
 /// The volumes, open: the root first, the rest in the order of the mapping.
 pub struct Volumes {
     root_path: PathBuf,

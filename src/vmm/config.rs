@@ -57,20 +57,28 @@ pub enum ConfigError {
 }
 
 impl MachineConfig {
+    /// Checks that there is some memory, and a processor.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names the option and the mend.
+    pub fn check_minimum(&self) -> Result<(), ConfigError> {
+        if self.memory < MEMORY_MIN {
+            return Err(ConfigError::MemoryTooSmall { asked: self.memory });
+        }
+        if self.cpus == 0 { Err(ConfigError::NoCpus) } else { Ok(()) }
+    }
+
     /// Checks the size against limits; `kvm_max_cpus` is what this KVM gives one guest.
     ///
     /// # Errors
     /// [`ConfigError`], which names the option and the mend.
     pub fn check(&self, host: Option<HostMemory>, kvm_max_cpus: u32) -> Result<(), ConfigError> {
-        if self.memory < MEMORY_MIN {
-            return Err(ConfigError::MemoryTooSmall { asked: self.memory });
-        }
+        self.check_minimum()?;
         if let Some(total) = host.map(|h| h.total).filter(|total| self.memory > *total) {
             return Err(ConfigError::MemoryTooLarge { asked: self.memory, total });
         }
         let max = kvm_max_cpus.min(CPUS_MAX);
         match self.cpus {
-            0 => Err(ConfigError::NoCpus),
             asked if asked > max => Err(ConfigError::TooManyCpus { asked, max }),
             _ => Ok(()),
         }

@@ -4,11 +4,13 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::{Draft, EntryKind, Files, MAX_CONFIG, Source, version};
+use super::{Draft, EntryKind, Files, MAX_CONFIG, MAX_INITRDS, Source, too_many_initrds, version};
 use crate::image::inspection::FileRef;
 
 /// Files that are read at most.
 const MAX_FILES: usize = 256;
+/// The largest of these files, in bytes.
+const MAX_FILE: u64 = 256 << 10;
 /// The longest command line after variables are replaced, in bytes.
 const MAX_CMDLINE: usize = 64 << 10;
 
@@ -37,7 +39,11 @@ fn parse(text: &str) -> Entry {
             "machine-id" => entry.machine_id = value,
             "sort-key" => entry.sort_key = value,
             "linux" => entry.linux = Some((value, number)),
-            "initrd" => entry.initrds.extend(value.split_ascii_whitespace().map(str::to_owned)),
+            "initrd" => {
+                // One more than an entry may have, so that it shows that there are too many.
+                let room = (MAX_INITRDS + 1).saturating_sub(entry.initrds.len());
+                entry.initrds.extend(value.split_ascii_whitespace().take(room).map(str::to_owned));
+            }
             "options" => entry.options.push(value),
             "architecture" => entry.architecture = Some(value),
             _ => {}
@@ -57,7 +63,7 @@ pub(super) fn entries(
     let mut found = Vec::new();
     for name in names.iter().filter(|n| n.ends_with(".conf")).take(MAX_FILES) {
         let path = format!("{}/{name}", directory.trim_end_matches('/'));
-        let Some(text) = files.read(partition, &path, MAX_CONFIG) else { continue };
+        let Some(text) = files.read(partition, &path, MAX_FILE) else { continue };
         let entry = parse(&String::from_utf8_lossy(&text));
         let stem = name.strip_suffix(".conf").unwrap_or(name);
         // "+3-1" at the end of the name counts attempts to boot it.
@@ -98,11 +104,22 @@ fn draft(
     let mut locate = |path: &str| locate(files, partition, path);
     let mut initrds = Vec::new();
     for initrd in &entry.initrds {
-        // `$tuned_initrd` is usually empty.
-        initrds.extend(expand(initrd, variables).split_ascii_whitespace().map(&mut locate));
+        // `$tuned_initrd` is usually empty; it may as well be many files.
+        let room = (MAX_INITRDS + 1).saturating_sub(initrds.len());
+        initrds.extend(expand(initrd, variables).split_ascii_whitespace().take(room).map(&mut locate));
     }
-    let options: Vec<String> = entry.options.iter().map(|o| expand(o, variables).trim().to_owned()).collect();
+    let too_many = too_many_initrds(initrds.len());
+    initrds.truncate(MAX_INITRDS);
+    let mut cmdline = String::new();
+    for option in &entry.options {
+        if cmdline.len() > MAX_CMDLINE {
+            break;
+        }
+        cmdline.extend([expand(option, variables).trim(), " "]);
+    }
+    let too_long = (cmdline.len() > MAX_CMDLINE).then(|| format!("its options have more than {MAX_CMDLINE} bytes"));
     let foreign = entry.architecture.as_deref().filter(|a| !matches!(a.to_ascii_lowercase().as_str(), "x64" | "ia32"));
+    let foreign = foreign.map(|a| format!("the entry is for the architecture {a}"));
     Some(Draft {
         title: entry.title.clone().unwrap_or_else(|| id.to_owned()),
         id: Some(id.to_owned()),
@@ -110,8 +127,8 @@ fn draft(
         source: Source { partition, path: path.to_owned(), line: *line },
         kernel: locate(&expand(linux, variables)),
         initrds,
-        cmdline: options.join(" ").trim().to_owned(),
-        problem: foreign.map(|a| format!("the entry is for the architecture {a}")),
+        cmdline: cmdline.trim().to_owned(),
+        problem: foreign.or(too_many).or(too_long),
         retry: None,
     })
 }

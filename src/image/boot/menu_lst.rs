@@ -1,6 +1,6 @@
 //! GRUB legacy's `menu.lst` (`grub.conf`), which PV-GRUB reads from a classic paravirtual AMI.
 
-use super::{Draft, EntryKind, Files, MAX_CONFIG, Source};
+use super::{Draft, EntryKind, Files, MAX_CONFIG, MAX_INITRDS, Source, too_many_initrds};
 use crate::image::inspection::FileRef;
 
 /// Entries that are read at most.
@@ -97,9 +97,13 @@ impl Reader<'_> {
             }
             "kernel" => self.kernel(rest),
             "initrd" => {
-                let files: Vec<_> = rest.split_ascii_whitespace().filter_map(|path| self.locate(path)).collect();
+                let names = rest.split_ascii_whitespace();
+                // One more than an entry may have, so that it shows that there are too many.
+                let files: Vec<_> = names.take(MAX_INITRDS + 1).filter_map(|path| self.locate(path)).collect();
                 if let Some(title) = self.titles.last_mut() {
                     title.initrds.extend(files);
+                    title.problem = too_many_initrds(title.initrds.len()).or(title.problem.take());
+                    title.initrds.truncate(MAX_INITRDS);
                 }
             }
             "module" | "modulenounzip" => {

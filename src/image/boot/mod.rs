@@ -18,9 +18,16 @@ use super::inspection::{BootEntry, FileRef};
 pub(super) use super::inspection::{EntryKind, Source};
 
 /// The largest configuration file that is read, in bytes.
-pub(super) const MAX_CONFIG: u64 = 4 << 20;
+pub(super) const MAX_CONFIG: u64 = 1 << 20;
 /// Entries that are kept at most.
 const MAX_BOOT_ENTRIES: usize = 512;
+/// Initrds of one entry that are kept at most.
+const MAX_INITRDS: usize = 64;
+
+/// What is wrong with an entry of `count` initrds.
+fn too_many_initrds(count: usize) -> Option<String> {
+    (count > MAX_INITRDS).then(|| format!("it names more than {MAX_INITRDS} initrds"))
+}
 
 /// What the readers of configurations ask of a disk.
 pub(super) trait Files {

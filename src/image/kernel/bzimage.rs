@@ -1,6 +1,6 @@
 //! The Linux/x86 boot protocol's set-up header (Linux, Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
 
-use super::KernelError;
+use super::{KernelError, byte_at, u16_at, u32_at};
 
 const BOOT_FLAG: usize = 0x1fe;
 const HEADER_MAGIC: usize = 0x202;
@@ -175,16 +175,4 @@ fn describe(head: &[u8]) -> String {
 
 fn bad(field: &'static str, value: u64, why: &'static str) -> KernelError {
     KernelError::BadHeader { field, value, why }
-}
-
-fn byte_at(head: &[u8], offset: usize) -> u8 {
-    head.get(offset).copied().unwrap_or(0)
-}
-
-fn u16_at(head: &[u8], offset: usize) -> u16 {
-    u16::from_le_bytes([byte_at(head, offset), byte_at(head, offset + 1)])
-}
-
-fn u32_at(head: &[u8], offset: usize) -> u32 {
-    u32::from(u16_at(head, offset)) | u32::from(u16_at(head, offset + 2)) << 16
 }

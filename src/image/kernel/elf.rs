@@ -1,6 +1,6 @@
 //! The ELF file that a kernel is: its header, segments and PVH note (System V ABI, "Object Files"; the x86 PVH boot ABI).
 
-use super::{Architecture, KernelError};
+use super::{Architecture, KernelError, u16_at, u32_at};
 
 const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
@@ -217,15 +217,6 @@ fn len(bytes: &[u8]) -> u64 {
 
 fn range(bytes: &[u8], start: u64, len: u64) -> Option<&[u8]> {
     bytes.get(usize::try_from(start).ok()?..usize::try_from(start.checked_add(len)?).ok()?)
-}
-
-fn u16_at(bytes: &[u8], offset: usize) -> u16 {
-    let byte = |i: usize| bytes.get(i).copied().unwrap_or(0);
-    u16::from_le_bytes([byte(offset), byte(offset + 1)])
-}
-
-fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    u32::from(u16_at(bytes, offset)) | u32::from(u16_at(bytes, offset + 2)) << 16
 }
 
 fn word_at(bytes: &[u8], offset: usize, wide: bool) -> u64 {

@@ -255,5 +255,18 @@ fn foreign(head: &[u8]) -> Option<&'static str> {
     None
 }
 
+/// A byte of a header; beyond the end of the file it reads as zero, as do the numbers below.
+fn byte_at(bytes: &[u8], offset: usize) -> u8 {
+    bytes.get(offset).copied().unwrap_or(0)
+}
+
+fn u16_at(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_le_bytes([byte_at(bytes, offset), byte_at(bytes, offset + 1)])
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from(u16_at(bytes, offset)) | u32::from(u16_at(bytes, offset + 2)) << 16
+}
+
 #[cfg(test)]
 mod tests;

@@ -86,3 +86,18 @@ pub enum BdmError {
     #[error("cannot make a volume id: {0}")]
     Random(io::Error),
 }
+
+impl BdmError {
+    /// Whether the mapping cannot be followed whatever files there are.
+    #[must_use]
+    pub fn is_about_words(&self) -> bool {
+        match self {
+            Self::Syntax { .. }
+            | Self::DeviceName { .. }
+            | Self::Field { .. }
+            | Self::Duplicate { .. }
+            | Self::Json { .. } => true,
+            Self::Read { .. } | Self::SmallerThanSnapshot { .. } | Self::Disk { .. } | Self::Random(_) => false,
+        }
+    }
+}

@@ -24,6 +24,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Where output is shown. One that goes away, or was never there, swallows the rest.
 pub struct Sink {
     fd: Option<OwnedFd>,
+    is_terminal: bool,
     /// Readable once the run ends: an output that is stuck is not waited for any longer.
     ending: Arc<EventFd>,
 }
@@ -47,7 +48,15 @@ impl Sink {
 
     fn of(fd: Option<OwnedFd>) -> io::Result<Self> {
         let ending = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
-        Ok(Self { fd: fd.map(|fd| without_waiting(&fd).unwrap_or(fd)), ending })
+        let is_terminal = fd.as_ref().is_some_and(rustix::termios::isatty);
+        Ok(Self { fd: fd.map(|fd| without_waiting(&fd).unwrap_or(fd)), is_terminal, ending })
+    }
+
+    /// Ends the last line on a terminal, where the shell's prompt, or what the monitor says, comes next.
+    fn end_line(&mut self) {
+        if self.is_terminal {
+            self.write(b"\r\n");
+        }
     }
 
     /// Writes all of it, waiting for a slow reader until the run ends.
@@ -183,6 +192,9 @@ impl Pump {
                 batch.clear();
                 told.tell(&sights);
                 std::thread::sleep(GATHER);
+            }
+            if transcript.is_inside_line() {
+                sink.end_line();
             }
             transcript
         })?;

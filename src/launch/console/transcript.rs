@@ -90,6 +90,12 @@ impl Transcript {
         }
     }
 
+    /// Whether the line shown last has not ended.
+    #[must_use]
+    pub fn is_inside_line(&self) -> bool {
+        !self.line.is_empty()
+    }
+
     /// The last lines, oldest first, with nothing in them that a terminal would act on.
     #[must_use]
     pub fn last_lines(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::vmm::bus::BusDevice;
-use crate::vmm::machine::pv_acpi::{RESET_VALUE, SLEEP_TYPE_S5};
+use crate::vmm::machine::pv::{RESET_VALUE, SLEEP_TYPE_S5};
 use crate::vmm::stop::{StopReason, Stopper};
 use crate::vmm::timeline::{Mark, Timeline};
 

@@ -35,7 +35,7 @@ pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// Real-mode code that writes the reset register: `mov dx, POWER_PORTS + 2; mov al, 1; out dx, al; hlt; jmp hlt`.
 pub const RESET_CODE: [u8; 9] = {
     let [low, high, ..] = (POWER_PORTS + 2).to_le_bytes();
-    [0xba, low, high, 0xb0, super::pv_acpi::RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd]
+    [0xba, low, high, 0xb0, RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd]
 };
 /// Memory above the first megabyte: where kernels live.
 pub const HIGH_MEMORY: u64 = 0x10_0000;
@@ -70,6 +70,10 @@ pub const COM1_GSI: u32 = 4;
 pub const I8042_COMMAND: u64 = 0x64;
 /// Sleep control, sleep status and reset registers: one byte each.
 pub const POWER_PORTS: u64 = 0x600;
+/// Which sleep type means power-off: what `\_S5` says and the sleep control register gets (ACPI 6.5, section 4.8.3.7).
+pub const SLEEP_TYPE_S5: u8 = 5;
+/// What restarts the machine when written to the reset register.
+pub const RESET_VALUE: u8 = 1;
 /// Panic notifier.
 pub const PVPANIC: u64 = 0x505;
 /// Power button, through the generic event device.

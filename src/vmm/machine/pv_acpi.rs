@@ -18,11 +18,6 @@ const OEM_ID: [u8; 6] = *b"AMIBOO";
 const OEM_TABLE_ID: [u8; 8] = *b"AMIBOOTP";
 const OEM_REVISION: u32 = 1;
 
-/// Which sleep type means power-off: what `\_S5` says and the sleep control register gets (ACPI 6.5, section 4.8.3.7).
-pub const SLEEP_TYPE_S5: u8 = 5;
-/// Value of the reset register that resets.
-pub const RESET_VALUE: u8 = 1;
-
 /// `IAPC_BOOT_ARCH` (ACPI 6.5, table 5.11): no VGA, no CMOS clock; the bit for a keyboard controller stays clear, so
 /// that the kernel does not spend half a second looking for one.
 const BOOT_ARCH: u16 = 1 << 2 | 1 << 5;
@@ -86,7 +81,7 @@ fn fadt(dsdt: u64) -> impl Aml {
     fadt.sleep_control_reg = power_register(0);
     fadt.sleep_status_reg = power_register(1);
     fadt.reset_reg = power_register(2);
-    fadt.reset_value = RESET_VALUE;
+    fadt.reset_value = pv::RESET_VALUE;
     fadt.iapc_boot_arch = BOOT_ARCH.into();
     fadt.finalize()
 }
@@ -103,7 +98,7 @@ fn madt(cpus: u8) -> impl Aml {
 
 fn dsdt(virtio_devices: usize) -> Sdt {
     let mut aml = Vec::new();
-    Name::new("_S5_".into(), &Package::new(vec![&SLEEP_TYPE_S5])).to_aml_bytes(&mut aml);
+    Name::new("_S5_".into(), &Package::new(vec![&pv::SLEEP_TYPE_S5])).to_aml_bytes(&mut aml);
     serial_port(&mut aml);
     power_button(&mut aml);
     panic_notifier(&mut aml);

@@ -88,3 +88,18 @@ proptest! {
         prop_assert!(found.len() <= 2);
     }
 }
+
+#[test]
+fn options_and_initrds_without_measure_are_a_problem() {
+    let env = variables(&format!("x={}\ninitrds={}\n", "y".repeat(200_000), "/i ".repeat(1000)));
+    let text = |line: &str| format!("linux /k\n{}", line.repeat(10_000));
+    let mut files = FakeFiles::new(&[1]).add(1, "/loader/entries/a.conf", &text("options $x\n")).add(
+        1,
+        "/loader/entries/b.conf",
+        &text("initrd $initrds\n"),
+    );
+    let found = entries(&mut files, 1, "/loader/entries", &env);
+    let problems: Vec<_> = found.iter().rev().map(|d| d.problem.clone().unwrap_or_default()).collect();
+    assert_eq!(problems, ["its options have more than 65536 bytes", "it names more than 64 initrds"]);
+    assert!(found.iter().all(|d| d.cmdline.len() < 1 << 20 && d.initrds.len() <= 64));
+}

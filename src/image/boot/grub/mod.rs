@@ -6,6 +6,7 @@
 
 mod run;
 mod script;
+mod search;
 mod test_command;
 
 use run::Machine;

@@ -5,15 +5,21 @@ use std::rc::Rc;
 
 use super::Item;
 use super::script::{self, Block, Part, Statement, Word};
+use super::search::{By, Search};
 use super::test_command;
-use crate::image::boot::{Draft, EntryKind, Files, MAX_CONFIG, Source, bls, device_name, grubenv};
+use crate::image::boot::{
+    Draft, EntryKind, Files, MAX_CONFIG, MAX_INITRDS, Source, bls, device_name, grubenv, too_many_initrds,
+};
 use crate::image::fs::Kind;
 use crate::image::inspection::FileRef;
 
-/// What a run may cost, in bytes of words expanded; a command costs something, too, and a look at a file a lot.
+/// What a run may cost, in bytes of words expanded; a word and a command cost something, too, and a look at a file a lot.
 const FUEL: u64 = 64 << 20;
+const WORD_COST: u64 = 32;
 const COMMAND_COST: u64 = 100;
 const FILE_COST: u64 = 50_000;
+/// The cost of a byte of a configuration file, whose parsed form takes far more memory than its text.
+const TEXT_COST: u64 = 32;
 /// Variables together, in bytes.
 const MAX_VARIABLES: usize = 256 << 10;
 /// A word after expansion, in bytes.
@@ -81,8 +87,10 @@ impl<'a> Machine<'a> {
     /// Runs a configuration file.
     pub fn run_file(&mut self, partition: u32, path: &str, text: &str) {
         let before = std::mem::replace(&mut self.file, (partition, path.to_owned()));
-        self.burn(u64::try_from(text.len()).unwrap_or(u64::MAX));
-        self.run(&script::parse(text));
+        self.burn(length(text).saturating_mul(TEXT_COST));
+        if self.fuel > 0 {
+            self.run(&script::parse(text));
+        }
         self.file = before;
     }
 
@@ -141,10 +149,14 @@ impl<'a> Machine<'a> {
                 self.run(otherwise);
             }
             Statement::Function { name, body } => {
-                self.functions.insert(name.clone(), Rc::new(body.clone()));
+                self.functions.insert(name.clone(), Rc::clone(body));
             }
             Statement::For { name, words, body } => {
                 for value in self.expand(words) {
+                    if self.fuel == 0 {
+                        break;
+                    }
+                    self.burn(COMMAND_COST);
                     self.set(name, &value);
                     self.run(body);
                 }
@@ -158,34 +170,44 @@ impl<'a> Machine<'a> {
     fn expand(&mut self, words: &[Word]) -> Vec<String> {
         let mut out = Vec::new();
         for word in words {
-            let mut text = String::new();
-            let mut present =
-                word.is_empty() || word.iter().any(|p| !matches!(p, Part::Variable { quoted: false, .. }));
-            for part in word {
-                match part {
-                    Part::Text(t) => text.push_str(t),
-                    Part::Variable { name, quoted: true } => text.push_str(self.variable(name)),
-                    Part::Variable { name, quoted: false } => {
-                        let value = self.variable(name).to_owned();
-                        let mut pieces = value.split_ascii_whitespace();
-                        text.push_str(pieces.next().unwrap_or_default());
-                        for piece in pieces {
-                            out.push(std::mem::replace(&mut text, piece.to_owned()));
-                        }
-                        present |= !text.is_empty();
-                    }
-                }
-                if text.len() > MAX_WORD {
-                    self.fuel = 0;
-                    return Vec::new();
-                }
-            }
-            self.burn(u64::try_from(text.len()).unwrap_or(u64::MAX));
-            if present || !text.is_empty() {
-                out.push(text);
+            self.expand_word(word, &mut out);
+            if self.fuel == 0 {
+                return Vec::new();
             }
         }
         out
+    }
+
+    fn expand_word(&mut self, word: &Word, out: &mut Vec<String>) {
+        let mut text = String::new();
+        let mut present = word.is_empty() || word.iter().any(|p| !matches!(p, Part::Variable { quoted: false, .. }));
+        for part in word {
+            match part {
+                Part::Text(t) => text.push_str(t),
+                Part::Variable { name, quoted: true } => text.push_str(self.variable(name)),
+                Part::Variable { name, quoted: false } => {
+                    let value = self.variable(name).to_owned();
+                    self.burn(length(&value));
+                    let mut pieces = value.split_ascii_whitespace();
+                    text.push_str(pieces.next().unwrap_or_default());
+                    for piece in pieces {
+                        self.burn(length(&text) + WORD_COST);
+                        out.push(std::mem::replace(&mut text, piece.to_owned()));
+                    }
+                    present |= !text.is_empty();
+                }
+            }
+            if text.len() > MAX_WORD {
+                self.fuel = 0;
+            }
+            if self.fuel == 0 {
+                return;
+            }
+        }
+        self.burn(length(&text) + WORD_COST);
+        if present || !text.is_empty() {
+            out.push(text);
+        }
     }
 
     fn command(&mut self, words: &[String]) {
@@ -198,16 +220,17 @@ impl<'a> Machine<'a> {
             }
             "set" => arguments.iter().for_each(|a| self.assign(a)),
             "unset" => arguments.iter().for_each(|a| self.set(a, "")),
-            "search" => self.status = self.search(arguments),
-            "search.fs_uuid" => self.status = self.search_short(arguments, "--fs-uuid"),
-            "search.fs_label" => self.status = self.search_short(arguments, "--label"),
-            "search.file" => self.status = self.search_short(arguments, "--file"),
+            "search" => self.status = self.search(Search::parse(arguments)),
+            "search.fs_uuid" => self.status = self.search(Search::short(By::Uuid, arguments)),
+            "search.fs_label" => self.status = self.search(Search::short(By::Label, arguments)),
+            "search.file" => self.status = self.search(Search::short(By::File, arguments)),
             "load_env" => self.load_env(arguments),
             "source" | "." | "configfile" | "normal" => self.source(arguments),
             "linux" | "linux16" | "linuxefi" => self.linux(arguments),
             "initrd" | "initrd16" | "initrdefi" => {
-                let files: Vec<_> = arguments.iter().filter_map(|a| self.locate(a)).collect();
+                let files: Vec<_> = arguments.iter().take(MAX_INITRDS).filter_map(|a| self.locate(a)).collect();
                 self.loaded.initrds = files;
+                self.loaded.problem = too_many_initrds(arguments.len()).or(self.loaded.problem.take());
             }
             "multiboot" | "multiboot2" | "xen_hypervisor" | "chainloader" => {
                 self.loaded.problem = Some(format!("it starts {name}, not a Linux kernel"));
@@ -258,50 +281,18 @@ impl<'a> Machine<'a> {
         locate(self.files, &root, path)
     }
 
-    fn search(&mut self, arguments: &[String]) -> bool {
-        let mut by = "--file";
-        let mut variable = None;
-        let mut names = Vec::new();
-        for argument in arguments {
-            match argument.as_str() {
-                "--fs-uuid" | "-u" => by = "--fs-uuid",
-                "--label" | "--fs-label" | "-l" => by = "--label",
-                "--file" | "-f" => by = "--file",
-                "--set" | "-s" => variable = Some("root".to_owned()),
-                other => match other.strip_prefix("--set=") {
-                    Some(name) => variable = Some(name.to_owned()),
-                    None if other.starts_with('-') => {}
-                    None => names.push(other.to_owned()),
-                },
-            }
-        }
-        // `--set root NAME`, with the variable as a word of its own.
-        if let ([first, _], Some(_)) = (names.as_slice(), &variable) {
-            variable = Some(first.clone());
-        }
-        let Some(name) = names.last() else { return false };
-        self.find(by, name, &variable.unwrap_or_default())
-    }
-
-    /// `search.fs_uuid NAME [VARIABLE [HINT...]]`, as the configuration on an EFI system partition has it.
-    fn search_short(&mut self, arguments: &[String], by: &str) -> bool {
-        match arguments {
-            [name, variable, ..] => self.find(by, name, variable),
-            [name] => self.find(by, name, "root"),
-            [] => false,
-        }
-    }
-
-    fn find(&mut self, by: &str, name: &str, variable: &str) -> bool {
+    /// Looks for a partition, and sets the variable to it where it is there.
+    fn search(&mut self, wanted: Option<Search>) -> bool {
         self.burn(FILE_COST);
+        let Some(Search { by, name, variable }) = wanted else { return false };
         let found = match by {
-            "--fs-uuid" => self.files.by_uuid(name),
-            "--label" => self.files.by_label(name),
-            _ => self.files.by_file(name),
+            By::Uuid => self.files.by_uuid(&name),
+            By::Label => self.files.by_label(&name),
+            By::File => self.files.by_file(&name),
         };
         let Some(partition) = found else { return false };
-        if !variable.is_empty() {
-            self.set(variable, &device_name(partition));
+        if let Some(variable) = variable {
+            self.set(&variable, &device_name(partition));
         }
         true
     }
@@ -439,8 +430,19 @@ impl<'a> Machine<'a> {
         let given = self.variable("blsdir").to_owned();
         let directories = [given.as_str(), "/loader/entries", "/boot/loader/entries"];
         for directory in directories.into_iter().filter(|d| !d.is_empty()) {
+            self.burn(FILE_COST);
+            if self.fuel == 0 {
+                break;
+            }
             let entries = bls::entries(self.files, partition, directory, &self.variables);
-            for draft in entries.into_iter().take(MAX_ITEMS) {
+            for draft in entries {
+                self.item_count += 1;
+                // Each stands for a file that was read.
+                self.burn(FILE_COST);
+                if self.item_count > MAX_ITEMS {
+                    self.fuel = 0;
+                    break;
+                }
                 let (title, id) = (draft.title.clone(), draft.id.clone());
                 self.items.push(Item { title, id, draft: Some(self.drafts.len()), children: Vec::new() });
                 self.drafts.push(draft);
@@ -451,6 +453,11 @@ impl<'a> Machine<'a> {
         }
         false
     }
+}
+
+/// Length in bytes.
+fn length(text: &str) -> u64 {
+    u64::try_from(text.len()).unwrap_or(u64::MAX)
 }
 
 /// The file that a path means: on the device in parentheses, else on `root`.

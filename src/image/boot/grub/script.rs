@@ -1,6 +1,8 @@
 //! The syntax of GRUB 2 scripts (GNU GRUB manual, "Writing full configuration files directly"): quoting, variables,
 //! `if`, functions, menus and loops, as far as to know where each begins and ends.
 
+use std::rc::Rc;
+
 /// Nested blocks that are followed; `grub-mkconfig` nests four deep.
 const MAX_DEPTH: usize = 32;
 
@@ -39,7 +41,8 @@ pub(super) enum Statement {
     },
     Function {
         name: String,
-        body: Block,
+        /// Shared with whoever runs the statement: a loop may do so often.
+        body: Rc<Block>,
     },
     For {
         name: String,
@@ -199,7 +202,8 @@ impl Lexer<'_> {
     fn finish_word(&mut self) {
         self.finish_text();
         if self.started {
-            let word = std::mem::take(&mut self.word);
+            let mut word = std::mem::take(&mut self.word);
+            word.shrink_to_fit();
             self.tokens.push(Token::Word { word, bare: self.bare, line: self.line });
         }
         self.started = false;
@@ -285,7 +289,7 @@ impl Parser<'_> {
                     Some([Part::Text(name)]) => name.clone(),
                     _ => String::new(),
                 };
-                Statement::Function { name, body: self.braced(depth) }
+                Statement::Function { name, body: Rc::new(self.braced(depth)) }
             }
             "for" => {
                 self.at += 1;

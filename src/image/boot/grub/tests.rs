@@ -180,6 +180,53 @@ fn endless_scripts_end() {
     assert!(run(FakeFiles::new(&[1]), 1, &deep).drafts.is_empty());
 }
 
+/// Each of these would take more memory, or more time, than any machine has, if only commands were counted.
+#[test]
+fn costly_scripts_end() {
+    let words = "x ".repeat(30_000);
+    let long = "y".repeat(60_000);
+    let function = format!("function f {{\n{}}}\n", "true a b c d e f g h\n".repeat(20_000));
+    let many = "1 ".repeat(20_000);
+    for text in [
+        format!("set a=\"{words}\"\necho {}\n", "$a ".repeat(100_000)),
+        format!("set a={long}\necho {}\n", "\"$a\" ".repeat(50_000)),
+        format!(
+            "set a=\"{words}\"\nfor i in $a $a $a $a; do for j in $a $a $a $a; do for k in $a; do true; done; done; done\n"
+        ),
+        format!("for i in {many}; do for j in {many}; do {function} done; done\n"),
+    ] {
+        let found = run(FakeFiles::new(&[1]), 1, &format!("menuentry a {{ linux /k }}\n{text}"));
+        assert_eq!(found.drafts.len(), 1);
+    }
+}
+
+#[test]
+fn entries_of_the_specification_are_counted_however_often_they_are_listed() {
+    let mut files = FakeFiles::new(&[1]);
+    for number in 0..200 {
+        files = files.add(1, &format!("/loader/entries/{number}.conf"), "linux /k\noptions $a $a $a $a\n");
+    }
+    let script = format!("set a={}\nfor i in {}; do blscfg; done\n", "z".repeat(60_000), "1 ".repeat(10_000));
+    let found = run(files, 1, &script);
+    assert!(found.drafts.len() <= 512, "{}", found.drafts.len());
+}
+
+#[test]
+fn an_entry_with_very_many_initrds_has_a_problem() {
+    let initrds: String = (0..300_000).map(|n| format!("/{n} ")).collect();
+    let found =
+        run(FakeFiles::new(&[1]), 1, &format!("menuentry a {{\n linux /k\n initrd {}\n}}", &initrds[..900_000]));
+    assert_eq!(found.drafts[0].initrds.len(), 64);
+    assert_eq!(found.drafts[0].problem.as_deref(), Some("it names more than 64 initrds"));
+}
+
+#[test]
+fn a_hint_may_be_a_word_of_its_own() {
+    let script = "search --no-floppy --set=root --hint hd0,gpt9 --fs-uuid AB\nmenuentry a { linux /k }\n";
+    let found = run(FakeFiles::new(&[1, 3]).uuid("AB", 3), 1, script);
+    assert_eq!(briefs(&found.drafts), ["a | 3:/k |  | "]);
+}
+
 #[test]
 fn mutated_scripts_never_panic() {
     let mut random = Random(11);

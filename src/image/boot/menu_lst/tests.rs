@@ -99,3 +99,12 @@ proptest! {
         prop_assert_eq!(default.is_some(), !drafts.is_empty());
     }
 }
+
+#[test]
+fn very_many_initrds_are_a_problem() {
+    let text = format!("title a\nkernel /k\n{}", "initrd /i /j\n".repeat(50_000));
+    let (drafts, _) =
+        menu(&mut FakeFiles::new(&[1]).add(1, "/boot/grub/menu.lst", &text), 1, "/boot/grub/menu.lst").unwrap();
+    assert_eq!(drafts[0].initrds.len(), 64);
+    assert_eq!(drafts[0].problem.as_deref(), Some("it names more than 64 initrds"));
+}
