@@ -91,6 +91,14 @@ pub fn blank(size: u64, dir: &Path) -> Result<Arc<dyn Disk>, Error> {
     Ok(Arc::new(disk.map_err(|error| format::at(dir, "cannot make an empty disk in it", error))?))
 }
 
+/// Keeps every other user out of a file that is no disk but written to like one; for as long as it is open.
+///
+/// # Errors
+/// [`Error::Locked`] where another has it, [`Error::NoLocks`], or what the host said.
+pub fn claim_for_writing(file: &File, path: &Path) -> Result<(), Error> {
+    claim(file, path, Claim::Exclusive)
+}
+
 fn claim(file: &File, path: &Path, wanted: Claim) -> Result<(), Error> {
     match lock::claim(file, wanted) {
         Ok(None) => Ok(()),
