@@ -83,6 +83,18 @@ impl World {
     }
 }
 
+/// An empty store of UEFI variables, as the header of its firmware volume tells it from other files.
+pub fn uefi_variables(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0xff; len];
+    bytes[..16].fill(0);
+    // EFI_SYSTEM_NV_DATA_FV_GUID and the signature (UEFI Platform Initialization 1.7, volume 3, section 3.2.1).
+    bytes[16..32].copy_from_slice(&[
+        0x8d, 0x2b, 0xf1, 0xff, 0x96, 0x76, 0x8b, 0x4c, 0xa9, 0x85, 0x27, 0x47, 0x07, 0x5b, 0x4f, 0x50,
+    ]);
+    bytes[40..44].copy_from_slice(b"_FVH");
+    bytes
+}
+
 /// Copies a file to a place in another.
 pub fn put_file(path: &Path, offset: u64, content: &Path) {
     patch(path, offset, &fs::read(content).unwrap());

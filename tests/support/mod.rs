@@ -79,6 +79,23 @@ impl World {
         out
     }
 
+    /// Builds the tiny firmware `tests/guests/SOURCE.S`: 128 KiB that end at 4 GiB.
+    pub fn firmware(&self, source: &str, name: &str) -> PathBuf {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
+        let out = self.path(name);
+        let status = Command::new("cc")
+            .args(["-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-Ttext=0xfffe0000"])
+            .arg("-Wl,--oformat=binary")
+            .arg(sources.join(source).with_extension("S"))
+            .arg("-o")
+            .arg(&out)
+            .status()
+            .expect("cc (Debian package gcc) assembles the tiny firmware");
+        assert!(status.success(), "assembling {source}.S");
+        assert_eq!(fs::metadata(&out).unwrap().len(), 128 << 10);
+        out
+    }
+
     /// The program, with the test's own cache and scratch directories and nothing on standard input.
     pub fn amiboot(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_amiboot"));
