@@ -73,7 +73,8 @@ install_grub_efi() {
         part_gpt fat ext2 search search_fs_uuid normal configfile serial terminal linux echo test gzio \
         all_video efi_gop ls cat reboot halt
     truncate -s "${size}M" "$esp"
-    mformat -i "$esp" -F -T $((size * 2048)) -h 64 -s 32 -N A51B0071 -v UEFI ::
+    # FAT32 needs more clusters than a small partition has.
+    mformat -i "$esp" $( ((size < 40)) || echo -F) -T $((size * 2048)) -h 64 -s 32 -N A51B0071 -v UEFI ::
     mmd -i "$esp" ::EFI ::EFI/BOOT
     mcopy -i "$esp" "$WORK/bootx64.efi" ::EFI/BOOT/BOOTX64.EFI
     dd if="$esp" of="$file" bs=1M seek="$offset" conv=notrunc,sparse status=none

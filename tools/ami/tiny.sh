@@ -49,12 +49,14 @@ write_tiny_gpt() {
     new_disk "$file" "$size"
     partition_gpt "$file" 0a51b007-0000-4000-8000-000000007100 \
         "14:1:3:ef02:0a51b007-0000-4000-8000-000000007114:" \
-        "2:4:40:8300:0a51b007-0000-4000-8000-000000007102:boot" \
-        "1:44:0:8304:0a51b007-0000-4000-8000-000000007101:root"
-    put_ext4 "$file" 4 $((40 * 1024)) "$BOOT" boot "$TINY_BOOT_UUID" ^has_journal
-    put_ext4 "$file" 44 "$(partition_size "$file" 1)" "$TREE" tiny-root "$TINY_ROOT_UUID"
+        "15:4:8:ef00:0a51b007-0000-4000-8000-000000007115:" \
+        "2:12:40:8300:0a51b007-0000-4000-8000-000000007102:boot" \
+        "1:52:0:8304:0a51b007-0000-4000-8000-000000007101:root"
+    put_ext4 "$file" 12 $((40 * 1024)) "$BOOT" boot "$TINY_BOOT_UUID" ^has_journal
+    put_ext4 "$file" 52 "$(partition_size "$file" 1)" "$TREE" tiny-root "$TINY_ROOT_UUID"
     write_grub_start "$WORK/start.cfg" "$TINY_BOOT_UUID" /grub
     install_grub_bios "$file" 2048 "$WORK/start.cfg" part_gpt
+    install_grub_efi "$file" 4 8 "$WORK/start.cfg"
 }
 
 # tiny_grub: menu entries, relative to the boot partition.
