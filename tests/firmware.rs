@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
-use support::disks::{menu, patch, put_file, text, tool, uefi_variables};
+use support::disks::{menu, patch, text, uefi_variables};
 use support::{Ended, Running, World, finish, require_kvm};
 
 /// Runs what must be refused before any guest starts; nothing is changed or left.
@@ -32,26 +32,6 @@ fn boot_sector(world: &World) -> PathBuf {
     let disk = world.blank_disk();
     patch(&disk, 0, &[0xeb, 0xfe]);
     patch(&disk, 510, &[0x55, 0xaa]);
-    disk
-}
-
-/// A disk with an EFI system partition and nothing else.
-fn efi_disk(world: &World, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
-    let esp = world.path(&format!("{name}.esp"));
-    fs::File::create(&esp).unwrap().set_len(16 << 20).unwrap();
-    tool("dosfstools", "mkfs.fat", &[text(&esp)]);
-    for (path, bytes) in files {
-        let mut directory = String::from("::");
-        for part in path.split('/').take(path.matches('/').count()) {
-            directory = format!("{directory}/{part}");
-            tool("mtools", "mmd", &["-D", "s", "-i", text(&esp), &directory]);
-        }
-        let file = world.file("efi-file", bytes);
-        tool("mtools", "mcopy", &["-i", text(&esp), text(&file), &format!("::{path}")]);
-    }
-    let disk = world.partitioned(name, &["-n1:2048:0", "-t1:ef00"], &[]);
-    put_file(&disk, 2048 * 512, &esp);
-    fs::remove_file(esp).unwrap();
     disk
 }
 
@@ -205,9 +185,9 @@ fn a_disk_that_no_firmware_can_boot_is_refused_unless_firmware_is_asked_for() {
     ended.says(&["neither a PV nor an HVM guest", "no boot entry was found", "--kernel"]);
     let ended = refuse(&world, &blank, &["--mode", "pv"], &["no kernel to boot"]);
     assert!(!ended.stderr.contains("EFI"), "{ended:?}");
-    let empty = efi_disk(&world, "empty-esp.raw", &[]);
+    let empty = world.efi_disk("empty-esp.raw", &[]);
     refuse(&world, &empty, &["--mode", "hvm"], &["partition 1 has neither EFI/BOOT/BOOTX64.EFI"]);
-    let other = efi_disk(&world, "arm-esp.raw", &[("EFI/BOOT/BOOTAA64.EFI", b"MZ")]);
+    let other = world.efi_disk("arm-esp.raw", &[("EFI/BOOT/BOOTAA64.EFI", b"MZ")]);
     refuse(&world, &other, &[], &["partition 1 has neither EFI/BOOT/BOOTX64.EFI"]);
 }
 
@@ -235,7 +215,7 @@ fn a_disk_without_a_kernel_becomes_an_hvm_guest_by_the_firmware_that_it_can_boot
     let ended =
         ended.shows(bios).says(&["an HVM guest (bios: boot code in the first sector)", "no boot entry was found"]);
     assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
-    let uefi = efi_disk(&world, "uefi.raw", &[("EFI/BOOT/BOOTX64.EFI", b"MZ")]);
+    let uefi = world.efi_disk("uefi.raw", &[("EFI/BOOT/BOOTX64.EFI", b"MZ")]);
     let (ended, mode) = run(&uefi, &[]);
     assert_eq!(mode, "hvm");
     ended.shows("kept").says(&["an HVM guest (uefi: /EFI/BOOT/BOOTX64.EFI on partition 1)"]);

@@ -263,7 +263,7 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         log: args.firmware_log.clone(),
         instance_type: INSTANCE_TYPE,
     };
-    let mut start = Start::choose(Request {
+    let mut start = Start::choose(&Request {
         kind,
         volumes: &volumes,
         overrides,
@@ -276,7 +276,7 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         Limits { until: args.until.clone(), timeout: args.timeout, no_reboot: args.no_reboot, grace: args.grace };
     let machine = MachineConfig { memory: args.memory, cpus: args.cpus };
     let ended =
-        session::run(&host, machine, volumes.disks(), &limits, &mut || start.next().map_err(Into::into), timeline)
+        session::run(&host, machine, volumes.disks(), &limits, &mut || start.next_boot().map_err(Into::into), timeline)
             .map_err(|error| name_file(error, args, start.booted()))?;
     let code = exit_code(&ended.outcome);
     if let Some(path) = &args.boot_report {

@@ -141,14 +141,14 @@ impl Start {
     ///
     /// # Errors
     /// [`StartError`], which names the disk or the option, and the mend.
-    pub fn choose(request: Request<'_>) -> Result<Self, StartError> {
+    pub fn choose(request: &Request<'_>) -> Result<Self, StartError> {
         let path = request.volumes.root().path;
         let root = Path::new(&path);
         let pv = match request.kind {
             Kind::Hvm => None,
-            Kind::Pv => return Ok(Self::Pv { planner: Box::new(planner(&request)?), first: None }),
+            Kind::Pv => return Ok(Self::Pv { planner: Box::new(planner(request)?), first: None }),
             Kind::ByDisk => {
-                let mut planner = planner(&request)?;
+                let mut planner = planner(request)?;
                 match planner.next_start() {
                     Ok(source) => {
                         return Ok(Self::Pv { planner: Box::new(planner), first: Some(Box::new(source)) });
@@ -187,7 +187,7 @@ impl Start {
     ///
     /// # Errors
     /// [`PlanError`] where the guest has left no kernel.
-    pub fn next(&mut self) -> Result<Boot, PlanError> {
+    pub fn next_boot(&mut self) -> Result<Boot, PlanError> {
         match self {
             Self::Pv { planner, first } => match first.take() {
                 Some(source) => Ok(Boot::Kernel(*source)),

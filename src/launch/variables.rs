@@ -251,7 +251,7 @@ mod tests {
         }
         fs::write(&path, [1; 4096]).unwrap();
         says(None, &["no store of UEFI variables"]);
-        fs::write(&path, &store(4096 + 1)).unwrap();
+        fs::write(&path, store(4096 + 1)).unwrap();
         says(None, &["4 KiB"]);
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();

@@ -76,6 +76,21 @@ impl World {
         path
     }
 
+    /// A disk with an EFI system partition of 16 MiB with these files, and nothing else.
+    pub fn efi_disk(&self, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
+        let esp = self.path(&format!("{name}.esp"));
+        File::create(&esp).unwrap().set_len(16 << 20).unwrap();
+        tool("dosfstools", "mkfs.fat", &[text(&esp)]);
+        let tree = self.tree(&format!("{name}.tree"), files);
+        for entry in fs::read_dir(&tree).unwrap() {
+            tool("mtools", "mcopy", &["-s", "-i", text(&esp), text(&entry.unwrap().path()), "::"]);
+        }
+        let disk = self.partitioned(name, &["-n1:2048:0", "-t1:ef00"], &[(2048, &esp)]);
+        fs::remove_file(esp).unwrap();
+        fs::remove_dir_all(tree).unwrap();
+        disk
+    }
+
     /// The first bytes of a file, in a new one.
     pub fn cut(&self, path: &Path, name: &str, len: usize) -> PathBuf {
         let bytes = fs::read(path).unwrap();

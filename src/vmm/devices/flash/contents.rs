@@ -112,7 +112,10 @@ impl Contents {
     pub(super) fn write_all(&self, bytes: &[(u64, u8)]) -> io::Result<()> {
         let offsets = || bytes.iter().map(|(offset, _)| *offset);
         let (Some(first), Some(last)) = (offsets().min(), offsets().max()) else { return Ok(()) };
-        let mut range: Vec<u8> = (first..=last).take(BLOCK_SIZE as usize).map(|offset| self.byte(offset)).collect();
+        if last - first >= BLOCK_SIZE {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut range: Vec<u8> = (first..=last).map(|offset| self.byte(offset)).collect();
         for (offset, value) in bytes {
             let place = usize::try_from(offset - first).ok().and_then(|at| range.get_mut(at));
             *place.ok_or(io::ErrorKind::InvalidInput)? = *value;
