@@ -5,10 +5,14 @@
 
 mod support;
 
+#[path = "whole_guest/firmware.rs"]
+mod firmware;
+#[path = "whole_guest/hvm.rs"]
+mod hvm;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::World;
 use support::testbed::{Done, ami, run, run_with};
 
 /// Boots the demonstration disk to its login prompt.
@@ -297,84 +301,4 @@ fn unpartitioned_and_bls_disks_boot_too() {
         done.shows("tiny: ready");
         done.shows("exit=0");
     }
-}
-
-/// Boots a disk by its own boot loader until its console shows `until`.
-fn boots_by_itself(image: &str, firmware: &str, options: &str, until: &str) -> Done {
-    let script = format!(
-        "amiboot run $FILES/disk.raw --mode hvm --firmware $FILES/firmware {options} --until '{until}' --timeout 300s \
-         --boot-report $OUT/report.json"
-    );
-    let done = run(&[("disk.raw", &ami(image)), ("firmware", Path::new(firmware))], 400, &script);
-    done.succeeded();
-    assert_eq!(done.json("report.json")["mode"], "hvm");
-    done
-}
-
-const SEABIOS: &str = "/usr/share/seabios/bios-256k.bin";
-const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
-
-#[test]
-fn a_disk_boots_by_its_own_loader_under_bios_from_virtio() {
-    let done = boots_by_itself("tiny", SEABIOS, "--disk virtio --cpus 2", "tiny: ready");
-    done.shows("SeaBIOS");
-    done.shows("GRUB");
-    done.shows("tiny: cpus=2");
-    done.shows("tiny: disk=vda");
-}
-
-#[test]
-fn a_disk_boots_by_its_own_loader_under_bios_from_nvme() {
-    let done = boots_by_itself("tiny", SEABIOS, "--disk nvme", "tiny: ready");
-    done.shows("GRUB");
-    done.shows("nvme0n1");
-}
-
-#[test]
-fn a_disk_boots_by_its_own_loader_under_uefi() {
-    let done = boots_by_itself("debian-12", OVMF, "--disk virtio --memory 1G", "Linux version|Run /init as init");
-    done.shows("GRUB");
-}
-
-/// Sets a UEFI variable and restarts, or switches off where it is there already.
-const UEFI_SCRIPT: &[u8] = b"@echo -off\r
-setvar AmibootKept -guid 0a51b007-0000-4000-8000-00000000efe1\r
-if %lasterror% == 0x0 then\r
-  echo \"uefi: kept\"\r
-  reset -s\r
-endif\r
-setvar AmibootKept -guid 0a51b007-0000-4000-8000-00000000efe1 -nv -bs =0x4142\r
-echo \"uefi: set %lasterror%\"\r
-reset\r
-";
-
-#[test]
-fn firmware_fits_the_disk_and_uefi_variables_outlast_the_run() {
-    let world = World::new();
-    // Its shell runs the script, there being no boot loader.
-    let disk = world.efi_disk("uefi.raw", &[("startup.nsh", UEFI_SCRIPT)]);
-    let files: [(&str, &Path); 5] = [
-        ("uefi.raw", &disk),
-        ("tiny.raw", &ami("tiny")),
-        ("bios-256k.bin", Path::new(SEABIOS)),
-        ("OVMF_CODE_4M.fd", Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd")),
-        ("OVMF_VARS_4M.fd", Path::new("/usr/share/OVMF/OVMF_VARS_4M.fd")),
-    ];
-    let done = run(
-        &files,
-        500,
-        "export AMIBOOT_FIRMWARE_PATH=$FILES
-         amiboot run $FILES/tiny.raw --mode hvm --until SeaBIOS --timeout 100s; echo \"bios: exit=$?\"
-         uefi='amiboot run $FILES/uefi.raw --firmware uefi --uefi-vars vars.fd --memory 256M --timeout 150s'
-         eval $uefi --no-reboot; echo \"first: exit=$?\"
-         eval $uefi; echo \"second: exit=$?\"
-         cmp -s vars.fd $FILES/OVMF_VARS_4M.fd || echo the_template_is_another",
-    );
-    done.shows("bios: exit=0");
-    done.shows("vars.fd is made from");
-    done.shows("first: exit=0");
-    done.shows("second: exit=0");
-    done.shows("the_template_is_another");
-    let said: Vec<&str> = done.text.lines().filter(|line| line.starts_with("uefi: ")).map(str::trim_end).collect();
-    assert_eq!(said, ["uefi: set 0x0", "uefi: kept"]);
 }

@@ -82,16 +82,18 @@ impl World {
     /// Builds the tiny firmware `tests/guests/SOURCE.S`: 128 KiB that end at 4 GiB.
     pub fn firmware(&self, source: &str, name: &str) -> PathBuf {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests");
+        let source = sources.join(source).with_extension("S");
         let out = self.path(name);
         let status = Command::new("cc")
             .args(["-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,-Ttext=0xfffe0000"])
             .arg("-Wl,--oformat=binary")
-            .arg(sources.join(source).with_extension("S"))
+            .arg(format!("-Wa,-I{}", source.parent().unwrap().display()))
+            .arg(&source)
             .arg("-o")
             .arg(&out)
             .status()
             .expect("cc (Debian package gcc) assembles the tiny firmware");
-        assert!(status.success(), "assembling {source}.S");
+        assert!(status.success(), "assembling {}", source.display());
         assert_eq!(fs::metadata(&out).unwrap().len(), 128 << 10);
         out
     }
@@ -122,6 +124,15 @@ impl World {
         require_kvm();
         let mut command = self.amiboot();
         command.arg("run").arg(self.blank_disk()).arg("--kernel").arg(self.guest(guest));
+        command
+    }
+
+    /// `amiboot run` of an HVM guest with a tiny firmware, `tests/guests/rom/NAME.S`, that restarts nowhere.
+    pub fn run_rom(&self, name: &str) -> Command {
+        require_kvm();
+        let mut command = self.amiboot();
+        let rom = self.firmware(&format!("rom/{name}"), &format!("{name}.rom"));
+        command.arg("run").arg(self.blank_disk()).args(["--mode", "hvm", "--no-reboot", "--firmware"]).arg(rom);
         command
     }
 
