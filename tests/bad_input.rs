@@ -390,17 +390,6 @@ fn scratch_and_cache_directories_that_are_not_there() {
     finish(world.run("hello").env("AMIBOOT_CACHE", world.path("new/cache"))).code(0);
 }
 
-#[test]
-fn firmware_that_is_none_is_refused_by_name() {
-    let world = World::new();
-    let disk = world.blank_disk();
-    let odd = world.file("odd.bin", "not a ROM");
-    let words = ["--firmware", "odd.bin", "64 KiB"];
-    refuse(&world, 1, &[&"run", &disk, &"--mode", &"hvm", &"--firmware", &odd], &words);
-    let gone = world.path("gone.bin");
-    refuse(&world, 1, &[&"run", &disk, &"--mode", &"hvm", &"--firmware", &gone], &["--firmware", "gone.bin"]);
-}
-
 /// Where mount namespaces can be had, hides /dev/kvm and sees how the program takes it.
 #[test]
 fn a_host_without_kvm() {
@@ -423,12 +412,4 @@ fn a_host_without_kvm() {
     finish(&mut hide(&format!("run '{}'", disk.display()))).code(1).says(&["/dev/kvm"]);
     // Who has named a wrong file reads of that.
     finish(&mut hide("run gone.raw")).code(1).says(&["gone.raw", "no such file"]);
-}
-
-#[test]
-fn options_of_an_hvm_guest_are_not_passed_over_for_a_pv_one() {
-    let world = World::new();
-    for option in [&["--firmware", "uefi"][..], &["--disk", "nvme"], &["--firmware-log", "log"]] {
-        finish(world.run("hello").args(option)).code(2).says(&[option[0], "--mode hvm"]);
-    }
 }

@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "whole_guest/firmware.rs"]
+mod firmware;
 #[path = "whole_guest/hvm.rs"]
 mod hvm;
 

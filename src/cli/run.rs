@@ -13,13 +13,14 @@ use crate::disk::Format;
 use crate::disk::size::parse_size;
 use crate::host::kvm;
 use crate::launch::bdm::RootVolume;
-use crate::launch::firmware::{self, FirmwareChoice};
-use crate::launch::plan::{BootOverrides, Booted, Planner, Protocol};
+use crate::launch::firmware::{FirmwareChoice, FirmwareOptions};
+use crate::launch::plan::{BootOverrides, Booted, Protocol};
 use crate::launch::report::BootReport;
 use crate::launch::session::{self, Ended, Limits, Outcome, SessionError};
+use crate::launch::start::{self, ModeWish, Request, Start};
 use crate::launch::volumes;
 use crate::vmm::boot::BootError;
-use crate::vmm::builder::{Boot, BuildError, DiskInterface, Firmware};
+use crate::vmm::builder::{BuildError, DiskInterface};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::timeline::{Mark, Timeline};
 
@@ -32,7 +33,7 @@ const INSTANCE_TYPE: &str = "t3.micro";
 /// Which kind of guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Mode {
-    /// The same as pv
+    /// PV where a kernel that can be booted is found on the disk, else HVM
     Auto,
     /// Paravirtual: the image's own kernel, entered directly
     Pv,
@@ -51,6 +52,16 @@ enum ProtocolChoice {
     Linux,
     /// The bzImage as it is: it unpacks itself
     Bzimage,
+}
+
+impl From<Mode> for ModeWish {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Auto => Self::Auto,
+            Mode::Pv => Self::Pv,
+            Mode::Hvm => Self::Hvm,
+        }
+    }
 }
 
 impl From<ProtocolChoice> for Protocol {
@@ -91,13 +102,22 @@ pub struct RunArgs {
     /// The disk image: a raw or qcow2 file, or a block device
     image: PathBuf,
 
-    /// Which kind of guest
+    /// Which kind of guest; without it, options that only one kind has decide, and then the disk
     #[arg(long, value_enum, default_value = "auto")]
     mode: Mode,
 
-    /// Firmware of an HVM guest: bios (where not given), uefi, or a file
+    /// Firmware of an HVM guest: bios, uefi, or a file. Without it, what the disk can boot by: bios where it has boot
+    /// code in its first sector, uefi where it only has a loader on an EFI system partition
+    ///
+    /// It is looked for in the directory that AMIBOOT_FIRMWARE_PATH names (bios-256k.bin, OVMF_CODE_4M.fd with
+    /// OVMF_VARS_4M.fd, OVMF.fd), by QEMU's descriptors, and where distributions put it. The variables of a file
+    /// named ...CODE... begin as ...VARS... in its directory; a file that holds them itself, such as OVMF.fd, keeps none.
     #[arg(long, value_name = "FIRMWARE")]
     firmware: Option<FirmwareChoice>,
+
+    /// Keep the UEFI variables of an HVM guest in this file, made at the first run; they are gone after the run otherwise
+    #[arg(long, value_name = "FILE")]
+    uefi_vars: Option<PathBuf>,
 
     /// How an HVM guest sees its volumes: virtio where not given
     #[arg(long, value_enum)]
@@ -191,9 +211,9 @@ fn pattern(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text).size_limit(PATTERN_MAX).build().map_err(|e| e.to_string())
 }
 
-/// An HVM guest's kernel comes from its disk: options for another say so.
-fn open_firmware(args: &RunArgs) -> Result<Firmware, CliError> {
-    let given = [
+/// The first option given that only a PV guest has, and the first that only an HVM guest has.
+fn options_of_one_kind(args: &RunArgs) -> (Option<&'static str>, Option<&'static str>) {
+    let pv = [
         ("--kernel", args.kernel.is_some()),
         ("--initrd", args.initrd.is_some()),
         ("--cmdline", args.cmdline.is_some()),
@@ -201,37 +221,20 @@ fn open_firmware(args: &RunArgs) -> Result<Firmware, CliError> {
         ("--entry", args.entry.is_some()),
         ("--protocol", args.protocol != ProtocolChoice::Auto),
     ];
-    if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
-        let why = format!("{option}: an HVM guest boots what its disk's own boot loader says; use --mode pv");
-        return Err(Usage(why).into());
-    }
-    let choice = args.firmware.clone().unwrap_or(FirmwareChoice::Bios);
-    let disk = args.disk.unwrap_or(DiskChoice::Virtio);
-    Ok(firmware::open(&choice, disk.into(), args.firmware_log.as_deref(), INSTANCE_TYPE)?)
-}
-
-/// A PV guest has no firmware, and its volumes are virtio devices: what would be passed over says so.
-fn refuse_hvm_options(args: &RunArgs) -> Result<(), CliError> {
-    let given = [
+    let hvm = [
         ("--firmware", args.firmware.is_some()),
+        ("--uefi-vars", args.uefi_vars.is_some()),
         ("--disk", args.disk.is_some()),
         ("--firmware-log", args.firmware_log.is_some()),
     ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((option, _)) => Err(Usage(format!("{option}: only an HVM guest has that; add --mode hvm")).into()),
-        None => Ok(()),
-    }
+    let first = |options: &[(&'static str, bool)]| options.iter().find(|(_, given)| *given).map(|(option, _)| *option);
+    (first(&pv), first(&hvm))
 }
 
 /// Runs it; gives the exit code.
 pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliError> {
-    let firmware = match args.mode {
-        Mode::Hvm => Some(open_firmware(args)?),
-        Mode::Auto | Mode::Pv => {
-            refuse_hvm_options(args)?;
-            None
-        }
-    };
+    let (pv, hvm) = options_of_one_kind(args);
+    let kind = start::decide(args.mode.into(), pv, hvm).map_err(|error| Usage(error.to_string()))?;
     let machine = MachineConfig { memory: args.memory, cpus: args.cpus };
     machine.check_minimum().map_err(|error| Usage(error.to_string()))?;
     if let Some(path) = &args.boot_report {
@@ -259,25 +262,29 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         entry: args.entry.clone(),
         protocol: args.protocol.into(),
     };
-    let say = Box::new(output::note);
-    let mut planner = Planner::new(volumes.root(), overrides, timeline.clone(), say)?;
+    let options = FirmwareOptions {
+        interface: args.disk.unwrap_or(DiskChoice::Virtio).into(),
+        variables: args.uefi_vars.clone(),
+        log: args.firmware_log.clone(),
+        instance_type: INSTANCE_TYPE,
+    };
+    let mut start = Start::choose(&Request {
+        kind,
+        volumes: &volumes,
+        overrides,
+        firmware: args.firmware.clone(),
+        options,
+        timeline,
+        say: output::note,
+    })?;
     let limits =
         Limits { until: args.until.clone(), timeout: args.timeout, no_reboot: args.no_reboot, grace: args.grace };
-    let ended = session::run(
-        &host,
-        machine,
-        volumes.disks(),
-        &limits,
-        &mut || match &firmware {
-            Some(firmware) => Ok(Boot::Firmware(firmware.clone())),
-            None => planner.next_start().map(Boot::Kernel).map_err(Into::into),
-        },
-        timeline,
-    )
-    .map_err(|error| name_file(error, args, planner.booted()))?;
+    let ended =
+        session::run(&host, machine, volumes.disks(), &limits, &mut || start.next_boot().map_err(Into::into), timeline)
+            .map_err(|error| name_file(error, args, start.booted()))?;
     let code = exit_code(&ended.outcome);
     if let Some(path) = &args.boot_report {
-        BootReport::new(&args.image, machine, planner.booted(), &ended, code, timeline).write(path)?;
+        BootReport::new(&args.image, machine, start.booted(), &ended, code, timeline).write(path)?;
     }
     tell(&ended, &limits);
     Ok(code)

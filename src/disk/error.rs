@@ -112,8 +112,7 @@ pub enum Error {
     },
     /// The file system cannot lock, and writing without a lock could destroy the disk.
     #[error(
-        "{}: its file system has no locks, so that --persist could not keep a second writer out; copy the file to a local \
-         one",
+        "{}: its file system has no locks, so that a second writer could not be kept out; copy the file to a local one",
         path.display()
     )]
     NoLocks {

@@ -27,7 +27,7 @@ use vm_memory::VolatileSlice;
 pub use error::Error;
 pub use format::{Format, detect};
 pub use lock::{Conflict, Holder};
-pub use open::{Access, Opened, Source, blank, open};
+pub use open::{Access, Opened, Source, blank, claim_for_writing, open};
 pub use overlay::Overlay;
 pub use qcow2::{OpenError as Qcow2Error, Qcow2};
 pub use qcow2_header::HeaderError;

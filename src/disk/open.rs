@@ -100,6 +100,14 @@ fn no_room(dir: &Path, source: std::io::Error) -> Error {
     }
 }
 
+/// Keeps every other user out of a file that is no disk but written to like one; for as long as it is open.
+///
+/// # Errors
+/// [`Error::Locked`] where another has it, [`Error::NoLocks`], or what the host said.
+pub fn claim_for_writing(file: &File, path: &Path) -> Result<(), Error> {
+    claim(file, path, Claim::Exclusive)
+}
+
 fn claim(file: &File, path: &Path, wanted: Claim) -> Result<(), Error> {
     match lock::claim(file, wanted) {
         Ok(None) => Ok(()),

@@ -35,6 +35,8 @@ pub struct Host {
     pub cache_dir: PathBuf,
     /// Where throw-away layers take room.
     pub scratch_dir: PathBuf,
+    /// A directory in which firmware is looked for first.
+    pub firmware_dir: Option<PathBuf>,
     /// Where programs are looked for, written as `$PATH`.
     pub path: OsString,
 }
@@ -50,6 +52,7 @@ impl Host {
             kernel: uname.release().to_string_lossy().into_owned(),
             cache_dir,
             scratch_dir,
+            firmware_dir: firmware::own_dir(),
             path: std::env::var_os("PATH").unwrap_or_default(),
         }
     }
@@ -76,7 +79,7 @@ impl Host {
             scratch_found,
             "mkdir -p ~/amiboot-scratch && export TMPDIR=~/amiboot-scratch",
         ));
-        let firmware = firmware::find(&self.root);
+        let firmware = firmware::find(&self.root, self.firmware_dir.as_deref());
         findings.push(firmware_found("seabios", "SeaBIOS", FirmwareKind::Bios, &firmware));
         findings.push(firmware_found("ovmf", "OVMF", FirmwareKind::Uefi, &firmware));
         findings.push(self.qemu_img());

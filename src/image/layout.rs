@@ -64,7 +64,7 @@ fn has_type(volume: &Volume, types: &[&str]) -> bool {
 
 /// The EFI system partition by its type; without one, a FAT volume with an EFI directory (the firmware looks for it on
 /// removable media in any FAT volume).
-fn find_esp(volumes: &mut Volumes) -> Option<u32> {
+pub(super) fn find_esp(volumes: &mut Volumes) -> Option<u32> {
     let by_type = volumes.all.iter().find(|v| has_type(v, &[TYPE_ESP, "0xef"])).map(|v| v.slot.number);
     let fat = |v: &&Volume| v.identity.as_ref().is_some_and(|i| i.kind == "vfat");
     let candidates: Vec<u32> = volumes.all.iter().filter(fat).map(|v| v.slot.number).collect();

@@ -31,6 +31,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 pub use inspection::*;
+pub use modes::FirmwareModes;
 
 use self::fs::{FsError, Kind};
 use self::kernel::KernelError;
@@ -161,6 +162,20 @@ pub fn inspect(disk: Arc<dyn Disk>) -> Result<Image, Error> {
         notes,
     };
     Ok(Image { disk, table, inspection })
+}
+
+/// Finds out by which firmware a disk can boot, without looking at more of it than that takes.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn firmware_modes(disk: &Arc<dyn Disk>) -> Result<FirmwareModes, Error> {
+    if disk.size() == 0 {
+        return Err(Error::Empty);
+    }
+    let table = partition::read(disk)?;
+    let mut volumes = Volumes::new(disk, &table, INSPECTION_BUDGET)?;
+    let esp = layout::find_esp(&mut volumes);
+    Ok(modes::by_firmware(&table, &mut volumes, esp))
 }
 
 impl Image {

@@ -5,9 +5,24 @@ use super::inspection::{BootEntry, BootMode, BootModes};
 use super::partition::{TYPE_BIOS_BOOT, Table, TableKind};
 use super::volumes::Volumes;
 
+/// The ways of booting by the disk's own boot loader, and nothing else of the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirmwareModes {
+    /// Under a PC BIOS.
+    pub bios: BootMode,
+    /// Under UEFI.
+    pub uefi: BootMode,
+}
+
 /// Judges the three ways by what was found.
 pub(super) fn judge(table: &Table, volumes: &mut Volumes, esp: Option<u32>, entries: &[BootEntry]) -> BootModes {
-    BootModes { pv: pv(entries), hvm_bios: hvm_bios(table, volumes), hvm_uefi: hvm_uefi(volumes, esp) }
+    let FirmwareModes { bios, uefi } = by_firmware(table, volumes, esp);
+    BootModes { pv: pv(entries), hvm_bios: bios, hvm_uefi: uefi }
+}
+
+/// Judges the ways of booting that need firmware.
+pub(super) fn by_firmware(table: &Table, volumes: &mut Volumes, esp: Option<u32>) -> FirmwareModes {
+    FirmwareModes { bios: hvm_bios(table, volumes), uefi: hvm_uefi(volumes, esp) }
 }
 
 fn yes(reason: impl Into<String>) -> BootMode {

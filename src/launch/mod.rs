@@ -9,5 +9,7 @@ pub mod plan;
 pub mod report;
 pub mod session;
 pub mod signals;
+pub mod start;
 mod stdin;
+pub mod variables;
 pub mod volumes;

@@ -127,6 +127,17 @@ pub enum PlanError {
     Cache(#[from] cache::Error),
 }
 
+impl PlanError {
+    /// Whether it says something of the disk, so that there may be another way to boot it.
+    #[must_use]
+    pub fn is_of_image(&self) -> bool {
+        match self {
+            Self::Image { .. } | Self::NothingToBoot { .. } | Self::BadEntry { .. } | Self::Kernel { .. } => true,
+            Self::NoSuchEntry { .. } | Self::HostFile { .. } | Self::Protocol { .. } | Self::Cache(_) => false,
+        }
+    }
+}
+
 /// What was booted, for people and reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booted {

@@ -76,11 +76,38 @@ impl World {
         path
     }
 
+    /// A disk with an EFI system partition of 16 MiB with these files, and nothing else.
+    pub fn efi_disk(&self, name: &str, files: &[(&str, &[u8])]) -> PathBuf {
+        let esp = self.path(&format!("{name}.esp"));
+        File::create(&esp).unwrap().set_len(16 << 20).unwrap();
+        tool("dosfstools", "mkfs.fat", &[text(&esp)]);
+        let tree = self.tree(&format!("{name}.tree"), files);
+        for entry in fs::read_dir(&tree).unwrap() {
+            tool("mtools", "mcopy", &["-s", "-i", text(&esp), text(&entry.unwrap().path()), "::"]);
+        }
+        let disk = self.partitioned(name, &["-n1:2048:0", "-t1:ef00"], &[(2048, &esp)]);
+        fs::remove_file(esp).unwrap();
+        fs::remove_dir_all(tree).unwrap();
+        disk
+    }
+
     /// The first bytes of a file, in a new one.
     pub fn cut(&self, path: &Path, name: &str, len: usize) -> PathBuf {
         let bytes = fs::read(path).unwrap();
         self.file(name, &bytes[..len])
     }
+}
+
+/// An empty store of UEFI variables, as the header of its firmware volume tells it from other files.
+pub fn uefi_variables(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0xff; len];
+    bytes[..16].fill(0);
+    // EFI_SYSTEM_NV_DATA_FV_GUID and the signature (UEFI Platform Initialization 1.7, volume 3, section 3.2.1).
+    bytes[16..32].copy_from_slice(&[
+        0x8d, 0x2b, 0xf1, 0xff, 0x96, 0x76, 0x8b, 0x4c, 0xa9, 0x85, 0x27, 0x47, 0x07, 0x5b, 0x4f, 0x50,
+    ]);
+    bytes[40..44].copy_from_slice(b"_FVH");
+    bytes
 }
 
 /// Copies a file to a place in another.

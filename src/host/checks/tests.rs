@@ -19,6 +19,7 @@ impl Fake {
             kernel: "6.12.1-test".into(),
             cache_dir: dir.path().join("home/.cache/amiboot"),
             scratch_dir: dir.path().join("scratch"),
+            firmware_dir: None,
             path: dir.path().join("bin").into(),
         };
         let fake = Self { dir, host };

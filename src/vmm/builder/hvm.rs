@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use kvm_bindings::{CpuId, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
+use kvm_bindings::{CpuId, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::VmFd;
 use rustix::time::{ClockId, clock_gettime};
-use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
     BuildError, Common, DiskConfig, DiskInterface, Firmware, clone_event, create_irq_chip, create_vcpus, create_vm,
-    event, give_memory, start_vcpus, supported_cpuid,
+    event, give_memory, rom, start_vcpus, supported_cpuid,
 };
 use crate::vmm::bus::{Bus, BusDevice};
 use crate::vmm::config::MachineConfig;
@@ -24,11 +23,10 @@ use crate::vmm::devices::pm::{self, ApmPorts, PowerManagement};
 use crate::vmm::devices::ps2::{self, KeyboardController};
 use crate::vmm::devices::pvpanic::PanicNotifier;
 use crate::vmm::devices::serial::SerialPort;
-use crate::vmm::firmware::FirmwareImage;
 use crate::vmm::irq_routing::IrqRouting;
 use crate::vmm::machine::hvm::{self, MemoryLayout};
 use crate::vmm::machine::hvm_firmware::{self, BootPath};
-use crate::vmm::memory::{self, GuestMemory, MemoryError};
+use crate::vmm::memory::{self, GuestMemory};
 use crate::vmm::nvme::{self, NvmeFunction};
 use crate::vmm::pci::bus::{PciBus, PciWindows};
 use crate::vmm::pci::chipset::{self, HostBridge, IsaBridge};
@@ -43,9 +41,6 @@ use crate::vmm::virtio::block::Block;
 use crate::vmm::virtio::pci::VirtioPci;
 use crate::vmm::virtio::rng::Rng;
 use crate::vmm::virtio::{Log, VirtioDevice};
-
-/// The ROM's memory slot: after those of memory, of which there are at most three.
-const ROM_SLOT: u32 = 8;
 
 /// `CPUID` leaf with the number of physical address bits.
 const ADDRESS_SIZES: u32 = 0x8000_0008;
@@ -65,7 +60,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
 
     let memory = memory::allocate(&layout.ranges())?;
     give_memory(&vm, &memory, 0, 0)?;
-    let rom = place_rom(&vm, &memory, &firmware.image)?;
+    let rom = rom::place(&vm, &memory, &firmware)?;
     parts.timeline.mark(Mark::MemoryReady);
 
     let stopper = Stopper::new().map_err(|cause| BuildError::Event { what: "machine", cause })?;
@@ -76,7 +71,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     ports.add(hvm::FW_CFG, fw_cfg::PORTS, FwCfg::new(contents, memory.clone()))?;
     let cmos = CmosConfig { memory_below_4g: layout.low_end, memory_above_4g: layout.above_4g, cpus: parts.cpus };
     ports.add(hvm::CMOS, cmos::PORTS, Cmos::new(cmos, Arc::new(wall_clock)))?;
-    ports.add(hvm::DEBUG_CONSOLE, 1, DebugConsole::new(firmware.debug))?;
+    ports.add(hvm::DEBUG_CONSOLE, 1, DebugConsole::new(firmware.debug.clone()))?;
     ports.add_small(&stopper, &parts.console)?;
     let power = ports.add_power(&stopper, &parts.timeline)?;
 
@@ -92,6 +87,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     }
     pci.add_virtio(Box::new(Rng::new()))?;
     let mut mmio = Bus::default();
+    rom::add_variables(&vm, &mut mmio, &firmware, parts.log.clone())?;
     pci.bus.claim(&mut mmio, &mut ports.bus)?;
     let resets = stopper.clone();
     let config_ports = ConfigPorts::new(pci.bus.clone(), Box::new(move || resets.stop(StopReason::Reset)));
@@ -103,6 +99,8 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     parts.timeline.mark(Mark::DevicesReady);
     let vcpus = start_vcpus(vcpus, &Arc::new(shared))?;
     let bus = pci.bus;
+    let mut quiet: Vec<Box<dyn Fn() + Send>> = vec![Box::new(move || bus.reset())];
+    quiet.extend(firmware.variables.map(|variables| rom::keeping(variables, parts.log.clone())));
     let running = Running {
         vm,
         memory,
@@ -115,7 +113,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
             power.press_power_button();
             Ok(())
         }),
-        quiet: vec![Box::new(move || bus.reset())],
+        quiet,
     };
     Ok(Machine::new(running, &parts.console))
 }
@@ -131,19 +129,6 @@ fn boot_path(interface: DiskInterface) -> BootPath {
 fn address_bits(cpuid: &CpuId) -> u8 {
     let leaf = cpuid.as_slice().iter().find(|leaf| leaf.function == ADDRESS_SIZES);
     leaf.and_then(|leaf| u8::try_from(leaf.eax & 0xff).ok()).unwrap_or(0)
-}
-
-/// The ROM below 4 GiB, which cannot be written to, and a copy of its end below 1 MiB, which can.
-fn place_rom(vm: &VmFd, memory: &GuestMemory, image: &FirmwareImage) -> Result<GuestMemory, BuildError> {
-    let bytes = image.bytes();
-    let base = GuestAddress(hvm::FOUR_GIB - bytes.len() as u64);
-    let rom = memory::allocate(&[(base, bytes.len())])?;
-    rom.write_slice(bytes, base).map_err(MemoryError::from)?;
-    let low = usize::try_from(hvm::LOW_ROM.end - hvm::LOW_ROM.start).unwrap_or(0);
-    let end = bytes.get(bytes.len().saturating_sub(low)..).unwrap_or_default();
-    memory.write_slice(end, GuestAddress(hvm::LOW_ROM.start)).map_err(MemoryError::from)?;
-    give_memory(vm, &rom, ROM_SLOT, KVM_MEM_READONLY)?;
-    Ok(rom)
 }
 
 fn wall_clock() -> Duration {

@@ -2,6 +2,7 @@
 
 mod hvm;
 mod pv;
+mod rom;
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,6 +17,7 @@ use super::bus::BusError;
 use super::config::{ConfigError, MachineConfig};
 use super::console::ConsoleBuffer;
 use super::devices::chipset::TextSink;
+use super::devices::flash::Contents;
 use super::devices::fw_cfg::FwCfgError;
 use super::firmware::FirmwareImage;
 use super::memory::{GuestMemory, MemoryError};
@@ -64,6 +66,8 @@ pub enum DiskInterface {
 pub struct Firmware {
     /// The ROM.
     pub image: FirmwareImage,
+    /// Its variables, in a flash chip below the ROM; nothing where it has none, or none that can be written to.
+    pub variables: Option<Contents>,
     /// How the guest sees its disks.
     pub interface: DiskInterface,
     /// Who the instance is.

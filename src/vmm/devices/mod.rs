@@ -2,6 +2,7 @@
 
 pub mod chipset;
 pub mod cmos;
+pub mod flash;
 pub mod fw_cfg;
 pub mod i8042;
 pub mod linker;

@@ -22,8 +22,12 @@ const PCI_MEMORY_FIRST: u64 = 0x8000_0000;
 const PCI_MEMORY_END: u64 = 0xfec0_0000;
 /// Memory goes on here, and the ROM ends.
 pub const FOUR_GIB: u64 = 0x1_0000_0000;
-/// The largest ROM, in bytes: there is nothing else in that range.
+/// The most that firmware and its variables have together, in bytes: there is nothing else in that range.
 pub const ROM_MAX: u64 = 16 << 20;
+/// The firmware's memory slot in KVM: after those of memory, of which there are at most three.
+pub const ROM_SLOT: u32 = 8;
+/// The memory slot of its variables.
+pub const VARIABLES_SLOT: u32 = 9;
 /// PCI addresses above memory begin at a multiple of this.
 const PCI_HIGH_ALIGN: u64 = 1 << 30;
 
@@ -95,6 +99,14 @@ pub const SLOTS_MAX: usize = 29;
 #[must_use]
 pub fn pci_gsi(slot: u8, pin: u8) -> u32 {
     PCI_GSIS[(usize::from(slot) + usize::from(pin) + 3) % 4]
+}
+
+/// Where the firmware begins, which ends at 4 GiB, and where its variables begin, which end where it begins. Nothing
+/// where they have more than [`ROM_MAX`] bytes together.
+#[must_use]
+pub fn firmware_bases(firmware_len: u64, variables_len: u64) -> Option<(u64, u64)> {
+    let len = firmware_len.checked_add(variables_len).filter(|len| *len <= ROM_MAX)?;
+    Some((FOUR_GIB - firmware_len, FOUR_GIB - len))
 }
 
 /// What a machine of some size has where.
@@ -170,6 +182,16 @@ mod tests {
         assert_eq!(MemoryLayout::new(64 * gib, 0).pci_high(), None);
         let ram: u64 = large.e820().iter().filter(|e| e.kind == MemoryKind::Ram).map(|e| e.len).sum();
         assert_eq!(ram, 5 * gib + 4096);
+    }
+
+    #[test]
+    fn variables_lie_below_the_firmware() {
+        // OVMF_CODE_4M.fd and OVMF_VARS_4M.fd of Debian.
+        assert_eq!(firmware_bases(0x37_c000, 0x8_4000), Some((0xffc8_4000, 0xffc0_0000)));
+        assert_eq!(firmware_bases(ROM_MAX, 0), Some((0xff00_0000, 0xff00_0000)));
+        assert_eq!(firmware_bases(ROM_MAX, 1), None);
+        assert_eq!(firmware_bases(u64::MAX, 1), None);
+        const { assert!(KVM_PAGES.end <= FOUR_GIB - ROM_MAX) };
     }
 
     #[test]

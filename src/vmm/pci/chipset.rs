@@ -106,6 +106,8 @@ impl PciFunction for HostBridge {
 
 /// `PIRQ Route Control` of INTA# to INTD# (82371SB data sheet, section 2.3.6).
 const PIRQ_ROUTES: usize = 0x60;
+/// The ISA bridge's command register: I/O, memory, master.
+const ALWAYS_ON: u16 = 7;
 /// Not routed.
 const PIRQ_OFF: u8 = 0x80;
 
@@ -125,6 +127,9 @@ impl IsaBridge {
             subsystem: 0,
         });
         config.set_multi_function();
+        // It answers whatever anyone writes (82371SB data sheet, section 2.2.3): UEFI firmware binds its drivers of ISA
+        // devices, the serial console's among them, only to a bridge whose command register can say so.
+        config.set(COMMAND, &ALWAYS_ON.to_le_bytes());
         config.set(PIRQ_ROUTES, &[PIRQ_OFF; 4]);
         config.allow(PIRQ_ROUTES, &[0x8f; 4]);
         Self(Mutex::new(config))
@@ -278,7 +283,9 @@ mod tests {
             (0x7000_8086, 0x80, 0x8080_8080)
         );
         bus.set(slot, 0x60, 4, 0x0b0b_0a0a);
-        assert_eq!(bus.get(slot, 0x60, 4), 0x0b0b_0a0a);
+        assert_eq!((bus.get(slot, 0x60, 4), bus.get(slot, 4, 2)), (0x0b0b_0a0a, 7));
+        bus.set(slot, 4, 2, 0);
+        assert_eq!(bus.get(slot, 4, 2) & 3, 3);
     }
 
     #[test]
