@@ -66,7 +66,7 @@ impl From<ProtocolChoice> for Protocol {
 
 /// How an HVM guest sees its volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DiskChoice {
+pub(super) enum DiskChoice {
     /// virtio-blk
     Virtio,
     /// NVMe controllers with the identity of EC2's
@@ -156,6 +156,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "REGEX", value_parser = pattern)]
     until: Option<Regex>,
 
+    /// End with 0 as soon as the guest writes 123 to the boot-timer port, 0x508
+    #[arg(long)]
+    until_timer: bool,
+
     /// End with 124 after this time, for example 90s or 5m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -177,7 +181,7 @@ pub struct RunArgs {
     accept_interpreting_kvm: bool,
 }
 
-fn memory_size(text: &str) -> Result<u64, String> {
+pub(super) fn memory_size(text: &str) -> Result<u64, String> {
     let size = parse_size(text).map_err(|e| e.to_string())?;
     // Whole pages: less than one more than asked for.
     size.checked_next_multiple_of(4096).ok_or_else(|| format!("{text} is too much"))
@@ -187,7 +191,7 @@ fn format(text: &str) -> Result<Format, String> {
     text.parse().map_err(|e: String| e)
 }
 
-fn pattern(text: &str) -> Result<Regex, String> {
+pub(super) fn pattern(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text).size_limit(PATTERN_MAX).build().map_err(|e| e.to_string())
 }
 
@@ -204,9 +208,13 @@ fn open_firmware(args: &RunArgs) -> Result<Firmware, CliError> {
     if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
         return Err(format!("{option}: an HVM guest boots what its disk's own boot loader says; use --mode pv").into());
     }
-    let choice = args.firmware.clone().unwrap_or(FirmwareChoice::Bios);
+    let choice = firmware_choice(args);
     let disk = args.disk.unwrap_or(DiskChoice::Virtio);
     Ok(firmware::open(&choice, disk.into(), args.firmware_log.as_deref(), INSTANCE_TYPE)?)
+}
+
+fn firmware_choice(args: &RunArgs) -> FirmwareChoice {
+    args.firmware.clone().unwrap_or(FirmwareChoice::Bios)
 }
 
 /// A PV guest has no firmware, and its volumes are virtio devices: what would be passed over says so.
@@ -255,8 +263,13 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     };
     let say = Box::new(output::note);
     let mut planner = Planner::new(volumes.root(), overrides, timeline.clone(), say)?;
-    let limits =
-        Limits { until: args.until.clone(), timeout: args.timeout, no_reboot: args.no_reboot, grace: args.grace };
+    let limits = Limits {
+        until: args.until.clone(),
+        until_timer: args.until_timer,
+        timeout: args.timeout,
+        no_reboot: args.no_reboot,
+        grace: args.grace,
+    };
     let machine = MachineConfig { memory: args.memory, cpus: args.cpus };
     let ended = session::run(
         &host,
@@ -272,7 +285,10 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     .map_err(|error| name_file(error, args, planner.booted()))?;
     let code = exit_code(&ended.outcome);
     if let Some(path) = &args.boot_report {
-        BootReport::new(&args.image, machine, planner.booted(), &ended, code, timeline).write(path)?;
+        let file = firmware.is_some().then(|| firmware::path(&firmware_choice(args))).transpose()?;
+        BootReport::new(&args.image, machine, planner.booted(), &ended, code, timeline)
+            .with_firmware(file)
+            .write(path)?;
     }
     tell(&ended, &limits);
     Ok(code)
@@ -311,15 +327,11 @@ fn tell(ended: &Ended, limits: &Limits) {
         Outcome::Restarted => output::note("the guest restarted (--no-reboot)"),
         Outcome::Quit => output::note("machine ended"),
         Outcome::UntilMissed => {
-            let pattern = limits.until.as_ref().map(ToString::to_string).unwrap_or_default();
-            output::note(&format!("the guest ended before its console showed /{pattern}/"));
+            output::note(&format!("the guest ended before {}", awaited(limits).unwrap_or_default()));
         }
         Outcome::TimedOut => {
             let timeout = limits.timeout.unwrap_or_default();
-            let what = match &limits.until {
-                Some(until) => format!("before its console showed /{until}/"),
-                None => "and the guest still ran".into(),
-            };
+            let what = awaited(limits).map_or("and the guest still ran".into(), |what| format!("before {what}"));
             output::note(&format!("{} passed {what}", humantime::format_duration(timeout)));
             tell_last_lines(ended);
         }
@@ -328,6 +340,17 @@ fn tell(ended: &Ended, limits: &Limits) {
             output::note(&format!("the guest crashed: {how}"));
             tell_last_lines(ended);
         }
+    }
+}
+
+/// What was waited for, where anything was.
+fn awaited(limits: &Limits) -> Option<String> {
+    const TIMER: &str = "it wrote to the boot timer that its boot is done";
+    match (&limits.until, limits.until_timer) {
+        (Some(until), false) => Some(format!("its console showed /{until}/")),
+        (Some(until), true) => Some(format!("its console showed /{until}/ or {TIMER}")),
+        (None, true) => Some(TIMER.into()),
+        (None, false) => None,
     }
 }
 

@@ -79,6 +79,14 @@ fn find(choice: &FirmwareChoice) -> Result<PathBuf, FirmwareChoiceError> {
     found.map(Into::into).ok_or(FirmwareChoiceError::Missing { choice: name, paths, package })
 }
 
+/// The file of a firmware.
+///
+/// # Errors
+/// [`FirmwareChoiceError::Missing`].
+pub fn path(choice: &FirmwareChoice) -> Result<PathBuf, FirmwareChoiceError> {
+    find(choice)
+}
+
 /// Opens all that firmware needs.
 ///
 /// # Errors
