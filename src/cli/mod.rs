@@ -1,5 +1,7 @@
 //! The command line: one file per noun, and the only place that prints.
 
+mod bench;
+mod bench_table;
 mod doctor;
 mod image;
 mod output;
@@ -15,6 +17,8 @@ use crate::vmm::timeline::Timeline;
 
 /// It failed.
 const FAILED: u8 = 1;
+/// Ctrl-C ended a measurement: as a shell tells of SIGINT.
+const INTERRUPTED: u8 = 130;
 /// `--timeout` ended the run.
 const TIMED_OUT: u8 = 124;
 /// The guest crashed.
@@ -28,7 +32,7 @@ const CRASHED: u8 = 125;
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done; 1 it failed; 2 the words of the call are off; `run` also: 124 on --timeout, 125 where the guest \
-crashed (kernel panic, triple fault)."
+crashed (kernel panic, triple fault); `bench` also: 130 after Ctrl-C."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -41,6 +45,9 @@ enum Command {
     /// Looks at disk images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Measures
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -53,6 +60,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args, timeline),
         Command::Image(command) => image::run(&command),
+        Command::Bench(command) => bench::run(&command),
         Command::Doctor(args) => doctor::run(&args),
     };
     match done {
