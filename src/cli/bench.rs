@@ -256,7 +256,7 @@ fn plan(args: &BootArgs, image: &Path) -> Result<Plan, CliError> {
     }
     let pair = |name: &str, value: String| [name.to_owned(), value];
     let mut words = Vec::new();
-    words.extend(pair("--memory", args.memory.to_string()));
+    words.extend(pair("--memory", format!("{}B", args.memory)));
     words.extend(pair("--cpus", args.cpus.to_string()));
     words.extend(args.bdm.iter().flat_map(|mapping| pair("--bdm", mapping.clone())));
     if args.until_timer {
