@@ -49,6 +49,8 @@ pub fn run(command: &mut Command, signals: &mut EndSignals, limit: Duration) -> 
         }
     }
     let (code, said) = running.finish()?;
+    // A terminal sends its signal to both, and the other may have been quicker.
+    interrupted |= signals.taken() > 0;
     Ok(Done { code, said, interrupted, hung })
 }
 

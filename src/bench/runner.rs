@@ -98,8 +98,8 @@ impl Runner<'_> {
             }
             tell(&Progress::Begins(&step));
             let (done, report) = self.one(&step, &outcome.firmware, signals)?;
-            if done.interrupted {
-                outcome.interrupted = true;
+            outcome.interrupted = done.interrupted;
+            if done.interrupted && done.code != Some(0) {
                 break;
             }
             if let Some(path) = report.as_ref().and_then(|r| r.firmware.clone())
@@ -110,6 +110,9 @@ impl Runner<'_> {
             let run = judge(&step, &done, report);
             tell(&Progress::Ended(&run));
             outcome.runs.push(run);
+            if outcome.interrupted {
+                break;
+            }
             if is_hopeless(&outcome.runs, step.mode) {
                 given_up.push(step.mode);
                 tell(&Progress::GivenUp(step.mode));

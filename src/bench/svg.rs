@@ -12,7 +12,7 @@ const LEFT: f64 = 100.0;
 const RIGHT: f64 = 150.0;
 const BAR: f64 = 30.0;
 /// A bar, the words below it, and room.
-const ROW: f64 = 74.0;
+const ROW: f64 = 80.0;
 const HEADER: f64 = 84.0;
 const BLOCK: f64 = 30.0;
 const AXIS: f64 = 34.0;
@@ -184,7 +184,10 @@ impl Picture {
             0.0,
             40.0,
             "note",
-            &format!("from process start to login, {runs}{partial}; amiboot {}, {started}", record.amiboot),
+            &format!(
+                "from process start to the end of the boot, {runs}{partial}; amiboot {}, {started}",
+                record.amiboot
+            ),
         );
         let model = if host.processor.is_empty() { "unknown processor" } else { &host.processor };
         self.label(0.0, 57.0, "note", &format!("host: {model}, Linux {}, KVM: {}{nested}", host.kernel, host.kvm));
@@ -237,7 +240,7 @@ impl Picture {
         self.label(right, y + 32.0, "note", &below);
         let parts: Vec<String> =
             group.spans.iter().map(|s| format!("{} {}", s.span.name(is_pv), time(s.ms.median))).collect();
-        self.label(LEFT, y + BAR + 17.0, "note", &parts.join(" · "));
+        self.label(LEFT, y + BAR + 26.0, "note", &parts.join(" · "));
     }
 
     /// A duration inside its part of the bar, where there is room.
@@ -269,14 +272,11 @@ impl Picture {
             return;
         }
         let (from, to) = (LEFT + group.total_ms.min * self.scale, LEFT + group.total_ms.max * self.scale);
-        let (top, middle, bottom) = (y + 7.0, y + BAR / 2.0, y + BAR - 7.0);
+        // Below the bar, clear of what stands in it.
+        let (top, middle, bottom) = (y + BAR + 3.0, y + BAR + 7.0, y + BAR + 11.0);
         self.put(format_args!(
             "<path class=\"spread\" d=\"M{from:.1} {top}V{bottom}M{from:.1} {middle}H{to:.1}M{to:.1} {top}V{bottom}\" \
-             stroke=\"#fff\" stroke-width=\"4\" fill=\"none\"/>"
-        ));
-        self.put(format_args!(
-            "<path d=\"M{from:.1} {top}V{bottom}M{from:.1} {middle}H{to:.1}M{to:.1} {top}V{bottom}\" stroke=\"#111\" \
-             stroke-width=\"1.5\" fill=\"none\"/>"
+             stroke=\"#111\" stroke-width=\"1.5\" fill=\"none\"/>"
         ));
     }
 

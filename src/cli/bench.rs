@@ -5,21 +5,22 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use regex::bytes::Regex;
 use serde::Serialize;
 
+use super::bench_progress::{Shown, style};
 use super::run::{DiskChoice, memory_size, pattern};
 use super::{CliError, FAILED, INTERRUPTED, bench_table, output};
 use crate::bench::page_cache::ColdBy;
 use crate::bench::phase::Phase;
-use crate::bench::plan::{Plan, Step};
+use crate::bench::plan::Plan;
 use crate::bench::record::{
-    Cache, CommandFacts, FileFacts, FirmwareFacts, HostFacts, KIND, Mode, Options, Record, Run, SCHEMA,
+    Cache, CommandFacts, FileFacts, FirmwareFacts, HostFacts, KIND, Mode, Options, Record, SCHEMA,
 };
-use crate::bench::runner::{Progress, Runner};
+use crate::bench::runner::Runner;
 use crate::bench::summary::{Figures, Group};
-use crate::bench::svg::{self, time};
+use crate::bench::svg;
 use crate::bench::work_dir::WorkDir;
 use crate::host::files;
 use crate::launch::signals::EndSignals;
@@ -308,77 +309,6 @@ fn digest(facts: &mut FileFacts, signals: &mut EndSignals) -> Result<bool, CliEr
         .map_err(|e| format!("{}: {e}", path.display()))?;
     bar.finish_and_clear();
     Ok(!interrupted)
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-/// Progress: a bar on a terminal, else a line for each run.
-struct Shown {
-    bar: Option<ProgressBar>,
-    steps: u64,
-}
-
-impl Shown {
-    fn new(steps: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(steps);
-            bar.set_style(style("{pos} of {len} {wide_bar} {msg} [{elapsed}, about {eta} left]"));
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Self { bar, steps }
-    }
-
-    fn tell(&self, progress: &Progress<'_>) {
-        match progress {
-            Progress::Begins(step) => {
-                if let Some(bar) = &self.bar {
-                    bar.set_message(name(step));
-                }
-            }
-            Progress::Ended(run) => {
-                let warm_up = if run.warm_up { ", warm-up" } else { "" };
-                let line =
-                    format!("{} of {}: {} {}{warm_up}: {}", run.number, self.steps, run.cache, run.mode, result(run));
-                match &self.bar {
-                    // What went wrong stays above the bar.
-                    Some(bar) if run.failure.is_some() => bar.suspend(|| output::note(&line)),
-                    Some(_) => {}
-                    None => output::note(&line),
-                }
-                if let Some(bar) = &self.bar {
-                    bar.inc(1);
-                }
-            }
-            Progress::GivenUp(mode) => {
-                let line = format!("{mode}: it failed from the beginning; the rest of its runs are left out");
-                match &self.bar {
-                    Some(bar) => bar.suspend(|| output::note(&line)),
-                    None => output::note(&line),
-                }
-            }
-        }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-fn name(step: &Step) -> String {
-    format!("{} {}{}", step.cache, step.mode, if step.warm_up { ", warm-up" } else { "" })
-}
-
-fn result(run: &Run) -> String {
-    match (&run.failure, run.ends()) {
-        (Some(why), _) => format!("failed: {why}"),
-        (None, Some(ends)) => time(ends.total()),
-        (None, None) => "failed".into(),
-    }
 }
 
 /// The file of `--json`: the record, and what its runs come to.

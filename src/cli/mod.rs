@@ -1,6 +1,7 @@
 //! The command line: one file per noun, and the only place that prints.
 
 mod bench;
+mod bench_progress;
 mod bench_table;
 mod doctor;
 mod image;
