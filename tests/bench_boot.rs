@@ -127,7 +127,7 @@ fn runs_that_fail_are_counted_and_not_averaged() {
     let none = bench.world.file("none.rom", "x");
     let ended = bench.run(&[&words[..], &["--firmware-bios", text(&none)]].concat()).code(1);
     let ended = ended.says(&["warm hvm, warm-up: failed: --firmware", "the rest of its runs are left out"]);
-    let ended = ended.shows("warm hvm: 1 of 1 runs failed and do not count; run 4: --firmware");
+    let ended = ended.shows("warm hvm: 1 of 1 run failed and do not count; run 4: --firmware");
     assert!(ended.stdout.contains("pv (3 runs)"), "{}", ended.stdout);
     let record = read(&json);
     assert_eq!(record["runs"].as_array().unwrap().len(), 6);
@@ -153,7 +153,7 @@ fn ctrl_c_shows_what_was_measured_so_far() {
     running.wait_for_said("1 of 10: warm pv: ");
     running.signal(Signal::INT);
     let ended = running.end().code(130).shows("ended before all runs were made");
-    assert!(ended.stdout.contains("pv (1 runs)"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("pv (1 run)"), "{}", ended.stdout);
     let record = read(&json);
     assert_eq!((&record["complete"], record["runs"].as_array().unwrap().len()), (&json!(false), 1));
     assert!(fs::read_to_string(&svg).unwrap().contains("ended before all runs were made"));

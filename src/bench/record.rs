@@ -222,6 +222,8 @@ pub struct Record {
     pub host: HostFacts,
     /// The image.
     pub image: FileFacts,
+    /// The guest's kernel, as a paravirtual run tells it.
+    pub guest_kernel: Option<String>,
     /// Firmware.
     pub firmware: Vec<FirmwareFacts>,
     /// What was asked for.
@@ -295,6 +297,7 @@ impl Record {
             complete: field(&mut fields, "complete")?,
             host: field(&mut fields, "host")?,
             image: field(&mut fields, "image")?,
+            guest_kernel: field(&mut fields, "guest_kernel")?,
             firmware: field(&mut fields, "firmware")?,
             options: field(&mut fields, "options")?,
             runs: runs.collect::<Result<_, String>>()?,

@@ -65,6 +65,8 @@ pub enum Progress<'a> {
 pub struct Outcome {
     /// Every run that came to an end.
     pub runs: Vec<Run>,
+    /// The guest's kernel, as a paravirtual run told it.
+    pub guest_kernel: Option<String>,
     /// Firmware that runs said they used.
     pub firmware: Vec<(Mode, PathBuf)>,
     /// A signal ended it.
@@ -106,6 +108,9 @@ impl Runner<'_> {
                 && !outcome.firmware.contains(&(step.mode, path.clone()))
             {
                 outcome.firmware.push((step.mode, path));
+            }
+            if let Some(kernel) = report.as_ref().and_then(|r| r.kernel.as_ref()) {
+                outcome.guest_kernel.clone_from(&kernel.version);
             }
             let run = judge(&step, &done, report);
             tell(&Progress::Ended(&run));
@@ -172,6 +177,13 @@ struct Report {
     memory: Option<Memory>,
     #[serde(default)]
     firmware: Option<PathBuf>,
+    #[serde(default)]
+    kernel: Option<Kernel>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Kernel {
+    version: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -258,7 +270,7 @@ mod tests {
 
     fn report(outcome: &str, events: Vec<Event>) -> Option<Report> {
         let memory = Some(Memory { guest_bytes: 7, monitor_bytes: 8 });
-        Some(Report { outcome: outcome.into(), events, memory, firmware: None })
+        Some(Report { outcome: outcome.into(), events, memory, firmware: None, kernel: None })
     }
 
     #[test]

@@ -222,6 +222,7 @@ fn measure(args: &BootArgs, image: &Path) -> Result<u8, CliError> {
         complete: !outcome.interrupted,
         host: HostFacts::read(),
         image: facts,
+        guest_kernel: outcome.guest_kernel,
         firmware: firmware.collect(),
         options: options(&plan, cold_by),
         runs: outcome.runs,

@@ -60,7 +60,7 @@ fn figures(groups: &[&Group]) -> Table {
     for group in groups {
         let mut first = true;
         let mut row = |name: &str, summary: &Summary, show: &dyn Fn(f64) -> String| {
-            let mode = if first { format!("{} ({} runs)", group.mode, summary.count) } else { String::new() };
+            let mode = if first { format!("{} ({})", group.mode, runs(summary.count)) } else { String::new() };
             first = false;
             let values = [summary.min, summary.median, summary.p90, summary.max].map(|v| right(show(v)));
             table.add_row([Cell::new(mode), Cell::new(name)].into_iter().chain(values).collect::<Vec<_>>());
@@ -107,6 +107,10 @@ fn medians(record: &Record, groups: &[Group]) -> Table {
     table
 }
 
+fn runs(count: usize) -> String {
+    if count == 1 { "1 run".into() } else { format!("{count} runs") }
+}
+
 fn ratio(difference: &Difference) -> String {
     difference.ratio.map_or("-".into(), |ratio| format!("{ratio:.2} ×"))
 }
@@ -136,8 +140,9 @@ fn failures(record: &Record) -> String {
                 let all = failed.len() + record.counting(mode, cache).count();
                 let why = first.failure.as_deref().unwrap_or("it did not come to its end");
                 let line = format!(
-                    "{cache} {mode}: {} of {all} runs failed and do not count; run {}: ",
+                    "{cache} {mode}: {} of {} failed and do not count; run {}: ",
                     failed.len(),
+                    runs(all),
                     first.number
                 );
                 text.push_str(&format!("{WARN}{line}{WARN:#}{}\n", clean(why)));
@@ -158,9 +163,9 @@ pub fn compare(a: &Record, b: &Record) -> String {
         let (of_a, of_b): (Vec<&Run>, Vec<&Run>) =
             (a.counting(*mode, *cache).collect(), b.counting(*mode, *cache).collect());
         text.push_str(&format!(
-            "\n{HEADING}{cache} {mode}{HEADING:#} (A {} runs, B {} runs)\n",
-            of_a.len(),
-            of_b.len()
+            "\n{HEADING}{cache} {mode}{HEADING:#} (A {}, B {})\n",
+            runs(of_a.len()),
+            runs(of_b.len())
         ));
         let mut table = table();
         table.set_header(vec![
@@ -191,7 +196,7 @@ pub fn compare(a: &Record, b: &Record) -> String {
 }
 
 /// What makes two records hard to compare.
-fn differing(a: &Record, b: &Record) -> Vec<(&'static str, String, String)> {
+fn differing(a: &Record, b: &Record) -> Vec<(String, String, String)> {
     let facts = |r: &Record| {
         [
             ("processor", r.host.processor.clone()),
@@ -200,7 +205,15 @@ fn differing(a: &Record, b: &Record) -> Vec<(&'static str, String, String)> {
             ("amiboot", r.amiboot.clone()),
             ("image", r.image.sha256.clone().unwrap_or_else(|| r.image.path.display().to_string())),
         ]
+        .map(|(name, fact)| (name.to_owned(), fact))
     };
-    let pairs = facts(a).into_iter().zip(facts(b));
-    pairs.filter(|((_, x), (_, y))| x != y).map(|((name, x), (_, y))| (name, x, y)).collect()
+    // Without the image's path, which may be another for the same image.
+    let words = |r: &Record, mode| {
+        let command = r.options.commands.iter().find(|c| c.mode == mode);
+        command.map(|c| c.words.get(2..).unwrap_or_default().join(" "))
+    };
+    let of_modes =
+        Mode::ALL.into_iter().filter_map(|mode| Some((format!("{mode}'s options"), words(a, mode)?, words(b, mode)?)));
+    let of_host = facts(a).into_iter().zip(facts(b)).map(|((name, x), (_, y))| (name, x, y));
+    of_host.chain(of_modes).filter(|(_, x, y)| x != y).collect()
 }

@@ -53,6 +53,7 @@ pub fn record(modes: &[Mode], runs: u32, total: impl Fn(Mode, Cache, u32) -> f64
             is_virtual: true,
         },
         image: file("/images/debian-12.raw"),
+        guest_kernel: Some("6.1.0-cloud-amd64".into()),
         firmware: vec![FirmwareFacts { mode: Mode::Hvm, file: file("/fw/bios-256k.bin") }],
         options: Options {
             modes: modes.to_vec(),

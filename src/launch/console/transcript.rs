@@ -67,7 +67,6 @@ impl Transcript {
     /// Takes output; gives what came in sight with it.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Sight> {
         let known = self.seen.len();
-        self.search(bytes);
         for byte in bytes {
             match byte {
                 b'\n' => self.end_line(),
@@ -77,6 +76,8 @@ impl Transcript {
             }
         }
         self.look_at_line();
+        // Last, as the end of a boot comes after what was shown on the way to it.
+        self.search(bytes);
         self.seen.get(known..).unwrap_or_default().to_vec()
     }
 
@@ -212,6 +213,12 @@ mod tests {
         assert_eq!(t.feed(b"debian lo"), vec![]);
         assert_eq!(t.feed(b"gin:"), vec![Sight::Until]);
         assert_eq!(t.feed(b"login:"), vec![]);
+    }
+
+    #[test]
+    fn the_pattern_comes_after_what_is_shown_before_it() {
+        let sights = until("login:").feed(b"Linux version 6.1.0\r\nRun /init as init process\r\nlogin:");
+        assert_eq!(sights, vec![Sight::Kernel, Sight::KernelBanner, Sight::InitStarted, Sight::Until]);
     }
 
     #[test]
