@@ -3,12 +3,14 @@
 //! The rooms, from the top down; each uses only those below it (`docs/architecture.md` draws them):
 //!
 //! * [`cli`]: the command line;
+//! * [`bench`]: boots measured, many runs of one image in turn;
 //! * [`launch`]: a disk becomes a running machine;
 //! * [`vmm`]: the machine, which knows nothing of images;
 //! * [`image`]: what is inside a disk: partitions, file systems, boot entries, kernels;
 //! * [`disk`]: formats, layers and locks: what a sequence of sectors is;
 //! * [`host`]: what this host can do.
 
+pub mod bench;
 pub mod cli;
 pub mod disk;
 pub mod host;

@@ -67,8 +67,8 @@ fn what_a_linux_guest_shows_is_followed() {
     assert_eq!(report["outcome"], "until-matched");
     let seen = names(&report);
     let tail: Vec<&str> = seen.iter().copied().skip_while(|name| *name != "first_console_byte").collect();
-    assert_eq!(tail.len(), 4, "{seen:?}");
-    for name in ["kernel_banner", "init_started", "until_matched"] {
+    assert_eq!(tail.len(), 5, "{seen:?}");
+    for name in ["kernel_started", "kernel_banner", "init_started", "until_matched"] {
         assert!(tail.contains(&name), "{seen:?}");
     }
 }
@@ -188,4 +188,43 @@ fn the_report_as_a_table() {
     let other = world.file("other.json", "{}");
     show(&[text(&other)]).code(1).says(&[text(&other), "no boot report"]);
     show(&["gone.json"]).code(1).says(&["gone.json", "No such file"]);
+}
+
+#[test]
+fn the_boot_timer_is_in_the_report_and_can_end_the_run() {
+    let world = World::new();
+    let path = world.path("report.json");
+    finish(world.run("timer").args(["--until-timer", "--boot-report", text(&path)])).code(0).shows("about to be done");
+    let report = read(&path);
+    assert_eq!(report["outcome"], "until-matched");
+    let events = report["events"].as_array().unwrap();
+    let values: Vec<u64> = events.iter().filter_map(|event| event["value"].as_u64()).collect();
+    assert_eq!(values, [1, 123]);
+    let timer: Vec<&Value> = events.iter().filter(|event| event["name"] == "boot_timer").collect();
+    assert_eq!(timer.len(), 2);
+    assert!(timer[0]["wall_ms"].as_f64() <= timer[1]["wall_ms"].as_f64());
+
+    // A guest that does not write to it.
+    let ended = finish(world.run("hello").args(["--until-timer"])).code(1);
+    ended.says(&["the guest ended before it wrote to the boot timer"]);
+    let ended = finish(world.run("timer").args(["--until", "never", "--timeout", "300ms"])).code(124);
+    ended.says(&["before its console showed /never/"]);
+}
+
+#[test]
+fn an_hvm_guest_shows_its_firmware_and_its_boot_loader() {
+    let world = World::new();
+    support::require_kvm();
+    let (path, rom) = (world.path("report.json"), world.rom());
+    let mut command = world.amiboot();
+    command.arg("run").arg(world.blank_disk()).args(["--mode", "hvm", "--firmware", text(&rom)]);
+    finish(command.args(["--until", "login: ", "--until-timer", "--boot-report", text(&path)])).code(0);
+    let report = read(&path);
+    assert_eq!((&report["mode"], &report["firmware"]), (&"hvm".into(), &text(&rom).into()));
+    let seen = names(&report);
+    let at = |name| seen.iter().position(|n| *n == name).unwrap_or_else(|| panic!("{name}: {seen:?}"));
+    let order =
+        ["first_instruction", "firmware_started", "boot_loader_started", "first_console_byte", "kernel_started"];
+    assert!(order.map(at).is_sorted(), "{seen:?}");
+    assert!(at("kernel_started") < at("until_matched"));
 }

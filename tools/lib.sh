@@ -104,6 +104,11 @@ cached() {
     exec {lock}>&-
 }
 
+# kvm_is_real: whether /dev/kvm can be opened and is VT-x or SVM, not a back end that interprets guest kernels.
+kvm_is_real() {
+    grep -qwE 'vmx|svm' /proc/cpuinfo && [[ -r /dev/kvm && -w /dev/kvm ]] && (: <>/dev/kvm) 2>/dev/null
+}
+
 # need_kernel: fetches Debian's cloud kernel, which is unpacked and never installed, and sets KERNEL to a directory
 # with `vmlinuz`, `version` and `modules/` (the tree of /lib/modules/VERSION).
 need_kernel() {

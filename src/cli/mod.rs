@@ -1,5 +1,8 @@
 //! The command line: one file per noun, and the only place that prints.
 
+mod bench;
+mod bench_progress;
+mod bench_table;
 mod doctor;
 mod image;
 mod output;
@@ -17,6 +20,8 @@ use crate::vmm::timeline::Timeline;
 const FAILED: u8 = 1;
 /// The words of the call are off; clap ends with it, too.
 const USAGE: u8 = 2;
+/// Ctrl-C ended a measurement: as a shell tells of SIGINT.
+const INTERRUPTED: u8 = 130;
 /// `--timeout` ended the run.
 const TIMED_OUT: u8 = 124;
 /// The guest crashed.
@@ -30,7 +35,7 @@ const CRASHED: u8 = 125;
     max_term_width = 100,
     after_help = "\
 Exit codes: 0 done; 1 it failed; 2 the words of the call are off; `run` also: 124 on --timeout, 125 where the guest \
-crashed (kernel panic, triple fault)."
+crashed (kernel panic, triple fault); `bench` also: 130 after Ctrl-C."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,6 +48,9 @@ enum Command {
     /// Looks at disk images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Measures
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     Doctor(doctor::DoctorArgs),
 }
 
@@ -60,6 +68,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args, timeline),
         Command::Image(command) => image::run(&command),
+        Command::Bench(command) => bench::run(&command),
         Command::Doctor(args) => doctor::run(&args),
     };
     match done {

@@ -77,7 +77,7 @@ impl From<ProtocolChoice> for Protocol {
 
 /// How an HVM guest sees its volumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DiskChoice {
+pub(super) enum DiskChoice {
     /// virtio-blk
     Virtio,
     /// NVMe controllers with the identity of EC2's
@@ -176,6 +176,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "REGEX", value_parser = pattern)]
     until: Option<Regex>,
 
+    /// End with 0 as soon as the guest writes 123 to the boot-timer port, 0x508
+    #[arg(long)]
+    until_timer: bool,
+
     /// End with 124 after this time, for example 90s or 5m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
@@ -197,7 +201,7 @@ pub struct RunArgs {
     accept_interpreting_kvm: bool,
 }
 
-fn memory_size(text: &str) -> Result<u64, String> {
+pub(super) fn memory_size(text: &str) -> Result<u64, String> {
     let size = parse_size(text).map_err(|e| e.to_string())?;
     // Whole pages: less than one more than asked for.
     size.checked_next_multiple_of(4096).ok_or_else(|| format!("{text} is too much"))
@@ -207,7 +211,7 @@ fn format(text: &str) -> Result<Format, String> {
     text.parse().map_err(|e: String| e)
 }
 
-fn pattern(text: &str) -> Result<Regex, String> {
+pub(super) fn pattern(text: &str) -> Result<Regex, String> {
     RegexBuilder::new(text).size_limit(PATTERN_MAX).build().map_err(|e| e.to_string())
 }
 
@@ -277,14 +281,21 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         timeline,
         say: output::note,
     })?;
-    let limits =
-        Limits { until: args.until.clone(), timeout: args.timeout, no_reboot: args.no_reboot, grace: args.grace };
+    let limits = Limits {
+        until: args.until.clone(),
+        until_timer: args.until_timer,
+        timeout: args.timeout,
+        no_reboot: args.no_reboot,
+        grace: args.grace,
+    };
     let ended =
         session::run(&host, machine, volumes.disks(), &limits, &mut || start.next_boot().map_err(Into::into), timeline)
             .map_err(|error| name_file(error, args, start.booted()))?;
     let code = exit_code(&ended.outcome);
     if let Some(path) = &args.boot_report {
-        BootReport::new(&args.image, machine, start.booted(), &ended, code, timeline).write(path)?;
+        BootReport::new(&args.image, machine, start.booted(), &ended, code, timeline)
+            .with_firmware(start.firmware_file().map(Into::into))
+            .write(path)?;
     }
     tell(&ended, &limits);
     Ok(code)
@@ -323,15 +334,11 @@ fn tell(ended: &Ended, limits: &Limits) {
         Outcome::Restarted => output::note("the guest restarted (--no-reboot)"),
         Outcome::Quit => output::note("machine ended"),
         Outcome::UntilMissed => {
-            let pattern = limits.until.as_ref().map(ToString::to_string).unwrap_or_default();
-            output::note(&format!("the guest ended before its console showed /{pattern}/"));
+            output::note(&format!("the guest ended before {}", awaited(limits).unwrap_or_default()));
         }
         Outcome::TimedOut => {
             let timeout = limits.timeout.unwrap_or_default();
-            let what = match &limits.until {
-                Some(until) => format!("before its console showed /{until}/"),
-                None => "and the guest still ran".into(),
-            };
+            let what = awaited(limits).map_or("and the guest still ran".into(), |what| format!("before {what}"));
             output::note(&format!("{} passed {what}", humantime::format_duration(timeout)));
             tell_last_lines(ended);
         }
@@ -340,6 +347,17 @@ fn tell(ended: &Ended, limits: &Limits) {
             output::note(&format!("the guest crashed: {how}"));
             tell_last_lines(ended);
         }
+    }
+}
+
+/// What was waited for, where anything was.
+fn awaited(limits: &Limits) -> Option<String> {
+    const TIMER: &str = "it wrote to the boot timer that its boot is done";
+    match (&limits.until, limits.until_timer) {
+        (Some(until), false) => Some(format!("its console showed /{until}/")),
+        (Some(until), true) => Some(format!("its console showed /{until}/ or {TIMER}")),
+        (None, true) => Some(TIMER.into()),
+        (None, false) => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What this host can do: its KVM, its memory, the firmware and tools on it. The lowest room.
 
 pub mod checks;
+pub mod files;
 pub mod firmware;
 pub mod kvm;
 pub mod memory;

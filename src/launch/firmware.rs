@@ -168,6 +168,8 @@ fn template_beside(path: &Path) -> Option<PathBuf> {
 pub struct Opened {
     /// The firmware.
     pub firmware: Firmware,
+    /// Its file.
+    pub path: PathBuf,
     /// What is worth a word.
     pub notes: Vec<String>,
 }
@@ -223,7 +225,7 @@ fn open_found(found: &Found, options: &FirmwareOptions) -> Result<Opened, Firmwa
     };
     notes.extend(cannot_read_disks(&found.path, found.kind, &image, options.interface));
     let firmware = Firmware { image, variables, interface: options.interface, identity, debug };
-    Ok(Opened { firmware, notes })
+    Ok(Opened { firmware, path: found.path.clone(), notes })
 }
 
 /// SeaBIOS names what it drives; the small build of it (`bios.bin`) leaves NVMe out.

@@ -1,13 +1,13 @@
 //! The report of a boot: what happened when, and the memory it took, as JSON.
 
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::plan::Booted;
 use super::session::{Ended, Outcome};
+use crate::host::files;
 use crate::vmm::config::MachineConfig;
 use crate::vmm::memory::Resident;
 use crate::vmm::timeline::{Mark, Timeline};
@@ -28,6 +28,8 @@ pub struct BootReport {
     mode: &'static str,
     machine: MachineConfig,
     kernel: Option<Booted>,
+    /// The file of an HVM guest's firmware.
+    firmware: Option<PathBuf>,
     outcome: &'static str,
     exit_code: u8,
     starts: u32,
@@ -40,13 +42,17 @@ pub struct BootReport {
 #[derive(Debug, Serialize)]
 struct Event {
     name: Mark,
+    /// What the guest wrote to the boot-timer port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<u8>,
     what: &'static str,
     wall_ms: f64,
     cpu_ms: f64,
 }
 
 const CLOCK: &str = "milliseconds of monotonic time (wall_ms) and of the process's processor time, guest execution \
-                     included (cpu_ms), from the start of the amiboot process; of each event the first occurrence";
+                     included (cpu_ms), from the start of the amiboot process; of each event, and of each value of the boot \
+                     timer, the first occurrence";
 
 impl BootReport {
     /// Refuses a path that could not be written, before anything is done.
@@ -54,16 +60,7 @@ impl BootReport {
     /// # Errors
     /// [`ReportError`].
     pub fn check_path(path: &Path) -> Result<(), ReportError> {
-        let fail = |cause| ReportError { path: path.into(), cause };
-        if path.is_dir() {
-            return Err(fail(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory; name a file in it")));
-        }
-        let parent = parent(path);
-        if !parent.is_dir() {
-            let why = format!("there is no directory {}", parent.display());
-            return Err(fail(io::Error::new(io::ErrorKind::NotFound, why)));
-        }
-        Ok(())
+        files::check_path(path).map_err(|cause| ReportError { path: path.into(), cause })
     }
 
     /// Puts a report together.
@@ -78,6 +75,7 @@ impl BootReport {
     ) -> Self {
         let events = timeline.instants().into_iter().map(|instant| Event {
             name: instant.name,
+            value: instant.value,
             what: describe(instant.name),
             wall_ms: millis(instant.wall_ns),
             cpu_ms: millis(instant.cpu_ns),
@@ -89,6 +87,7 @@ impl BootReport {
             mode: if kernel.is_some() { "pv" } else { "hvm" },
             machine,
             kernel: kernel.cloned(),
+            firmware: None,
             outcome: name(&ended.outcome),
             exit_code,
             starts: ended.starts,
@@ -96,6 +95,13 @@ impl BootReport {
             events: events.collect(),
             memory: ended.resident,
         }
+    }
+
+    /// Adds the file of the firmware.
+    #[must_use]
+    pub fn with_firmware(mut self, file: Option<PathBuf>) -> Self {
+        self.firmware = file;
+        self
     }
 
     /// Writes it: a file appears whole or not at all.
@@ -106,31 +112,8 @@ impl BootReport {
         let fail = |cause| ReportError { path: path.into(), cause };
         let mut json = serde_json::to_vec_pretty(self).map_err(|e| fail(e.into()))?;
         json.push(b'\n');
-        // A pipe, a terminal, /dev/stdout: there is nothing to replace.
-        let is_plain = fs::symlink_metadata(path).map_or(true, |meta| meta.is_file());
-        if !is_plain {
-            return fs::OpenOptions::new().append(true).open(path).and_then(|mut f| f.write_all(&json)).map_err(fail);
-        }
-        let temporary = parent(path).join(format!(".amiboot-report-{}", std::process::id()));
-        let write = || {
-            // A leftover of another process that had the same id, or something that was put there to be written to.
-            match fs::remove_file(&temporary) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            fs::OpenOptions::new().write(true).create_new(true).open(&temporary)?.write_all(&json)?;
-            fs::rename(&temporary, path)
-        };
-        write().map_err(|cause| {
-            // It may not even have come into being.
-            let _ = fs::remove_file(&temporary);
-            fail(cause)
-        })
+        files::replace(path, &json).map_err(fail)
     }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a run would have to last for months before a microsecond is lost")]
@@ -160,16 +143,23 @@ fn describe(mark: Mark) -> &'static str {
         Mark::MemoryReady => "guest memory holds kernel, initrd and tables",
         Mark::DevicesReady => "devices and processors made",
         Mark::FirstInstruction => "first processor enters the guest",
+        Mark::FirmwareStarted => "firmware's first line on the debug console",
+        Mark::BootLoaderStarted => "firmware enters the boot loader",
         Mark::FirstConsoleByte => "guest's first byte on the console",
+        Mark::KernelStarted => "kernel's first sign of life",
         Mark::KernelBanner => "kernel's banner (Linux version) on the console",
         Mark::InitStarted => "first process of the system or of its initrd on the console",
-        Mark::UntilMatched => "console matched --until",
+        Mark::SystemStarted => "first process of the system, not of its initrd, on the console",
+        Mark::BootTimer => "guest wrote a value to the boot-timer port",
+        Mark::UntilMatched => "console matched --until, or the boot timer ended the run",
         Mark::PowerOff => "guest switched itself off",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn report() -> BootReport {

@@ -29,6 +29,8 @@ use crate::vmm::virtio::Log;
 pub struct Limits {
     /// End well as soon as the console shows this.
     pub until: Option<Regex>,
+    /// End well as soon as the guest writes to the boot timer that its boot is done.
+    pub until_timer: bool,
     /// End badly after this time.
     pub timeout: Option<Duration>,
     /// A guest that restarts ends the run.
@@ -44,9 +46,9 @@ pub enum Outcome {
     PoweredOff,
     /// The guest restarted, and was not to.
     Restarted,
-    /// The console showed what was waited for.
+    /// What was waited for came: on the console, or from the boot timer.
     UntilMatched,
-    /// The guest went away before the console showed what was waited for.
+    /// The guest went away before what was waited for came.
     UntilMissed,
     /// The time is up.
     TimedOut,
@@ -125,7 +127,7 @@ pub fn run(
     let jobs = terminal.is_some().then(JobSignals::catch).transpose().map_err(host("catching signals"))?;
     let console = Arc::new(ConsoleBuffer::new(timeline.clone()));
     let sink = Sink::stdout().map_err(host("the console's output"))?;
-    let transcript = Transcript::new(limits.until.clone());
+    let transcript = Transcript::new(limits.until.clone()).until_timer(limits.until_timer);
     let pump = Pump::start(console.clone(), transcript, sink, timeline.clone()).map_err(host("the console"))?;
     let mut driver = Driver {
         pump: &pump,
@@ -208,7 +210,7 @@ fn judge(end: End, reason: StopReason, seen: Seen, late: &[Sight], limits: &Limi
         (_, StopReason::TripleFault) => Outcome::Crashed("triple fault".into()),
         (_, StopReason::Panic(how)) => Outcome::Crashed(how),
         (_, StopReason::Internal(why)) => return Err(SessionError::Machine(why)),
-        _ if limits.until.is_some() => Outcome::UntilMissed,
+        _ if limits.until.is_some() || limits.until_timer => Outcome::UntilMissed,
         (_, StopReason::Reset) if seen.interrupted && !limits.no_reboot => Outcome::Interrupted,
         (_, StopReason::Reset) => Outcome::Restarted,
         _ => Outcome::PoweredOff,
@@ -264,6 +266,7 @@ mod tests {
         ];
         let limits = |until: Option<&str>, no_reboot| Limits {
             until: until.map(|pattern| Regex::new(pattern).unwrap()),
+            until_timer: false,
             timeout: None,
             no_reboot,
             grace: Duration::ZERO,

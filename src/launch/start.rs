@@ -7,7 +7,7 @@
 //! boot both ways gets BIOS: so does EC2 with an image that has no boot mode registered, on the instance types that have
 //! both. `--uefi-vars` alone means UEFI.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::firmware::{self, FirmwareChoice, FirmwareChoiceError, FirmwareOptions};
@@ -133,7 +133,12 @@ pub enum Start {
         first: Option<Box<BootSource>>,
     },
     /// Firmware.
-    Hvm(Box<Firmware>),
+    Hvm {
+        /// What it is.
+        firmware: Box<Firmware>,
+        /// Its file.
+        path: PathBuf,
+    },
 }
 
 impl Start {
@@ -180,7 +185,7 @@ impl Start {
         note.iter().for_each(|note| (request.say)(note));
         let opened = firmware::open(&choice, &request.options)?;
         opened.notes.iter().for_each(|note| (request.say)(note));
-        Ok(Self::Hvm(Box::new(opened.firmware)))
+        Ok(Self::Hvm { firmware: Box::new(opened.firmware), path: opened.path })
     }
 
     /// What to begin the next start with.
@@ -193,7 +198,7 @@ impl Start {
                 Some(source) => Ok(Boot::Kernel(*source)),
                 None => planner.next_start().map(Boot::Kernel),
             },
-            Self::Hvm(firmware) => Ok(Boot::Firmware(Firmware::clone(firmware))),
+            Self::Hvm { firmware, .. } => Ok(Boot::Firmware(Firmware::clone(firmware))),
         }
     }
 
@@ -202,7 +207,16 @@ impl Start {
     pub fn booted(&self) -> Option<&Booted> {
         match self {
             Self::Pv { planner, .. } => planner.booted(),
-            Self::Hvm(_) => None,
+            Self::Hvm { .. } => None,
+        }
+    }
+
+    /// The firmware's file, where it is an HVM guest.
+    #[must_use]
+    pub fn firmware_file(&self) -> Option<&Path> {
+        match self {
+            Self::Pv { .. } => None,
+            Self::Hvm { path, .. } => Some(path),
         }
     }
 }

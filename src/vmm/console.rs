@@ -19,20 +19,21 @@ struct State {
     released: bool,
     /// All output has been taken and dealt with, and more is waited for.
     waited_for: bool,
-    /// The guest panicked, and [`ConsoleBuffer::take`] has not returned for it yet.
-    panic_to_tell: bool,
+    /// The guest panicked or is done with its boot, and [`ConsoleBuffer::take`] has not returned for it yet.
+    news: bool,
 }
 
 /// The buffer.
 #[derive(Default)]
 pub struct ConsoleBuffer {
     state: Mutex<State>,
-    /// There are bytes, a panic, or the end.
+    /// There are bytes, news, or the end.
     something: Condvar,
     /// There is room again.
     room: Condvar,
     written: AtomicBool,
     panicked: AtomicBool,
+    boot_done: AtomicBool,
     timeline: Option<Arc<Timeline>>,
 }
 
@@ -74,11 +75,11 @@ impl ConsoleBuffer {
         }
     }
 
-    /// Waits for output, or a panic, and moves all output to the end of `into`. False at the end, when nothing will come
+    /// Waits for output, a panic, or the end of the boot, and moves all output to the end of `into`. False at the end, when nothing will come
     /// any more. `on_drained` is called when there is nothing left of a machine that has stopped.
     pub fn take(&self, into: &mut Vec<u8>, on_drained: impl Fn()) -> bool {
         let mut state = self.state();
-        while state.bytes.is_empty() && !state.closed && !state.panic_to_tell {
+        while state.bytes.is_empty() && !state.closed && !state.news {
             state.waited_for = true;
             if state.released {
                 on_drained();
@@ -86,7 +87,7 @@ impl ConsoleBuffer {
             state = self.something.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.waited_for = false;
-        state.panic_to_tell = false;
+        state.news = false;
         let open = !(state.closed && state.bytes.is_empty());
         into.append(&mut state.bytes);
         drop(state);
@@ -105,7 +106,7 @@ impl ConsoleBuffer {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let state = self.state();
-        state.waited_for && state.bytes.is_empty() && !state.panic_to_tell
+        state.waited_for && state.bytes.is_empty() && !state.news
     }
 
     /// Ends it: what is there can still be taken, nothing comes after it, and no processor is held any more.
@@ -118,7 +119,17 @@ impl ConsoleBuffer {
     /// Notes that the guest's kernel said, by other means than text, that it panicked.
     pub fn guest_panicked(&self) {
         self.panicked.store(true, Ordering::Release);
-        self.state().panic_to_tell = true;
+        self.tell_news();
+    }
+
+    /// Notes that the guest said, by other means than text, that its boot is done.
+    pub fn boot_done(&self) {
+        self.boot_done.store(true, Ordering::Release);
+        self.tell_news();
+    }
+
+    fn tell_news(&self) {
+        self.state().news = true;
         self.something.notify_all();
     }
 
@@ -126,6 +137,12 @@ impl ConsoleBuffer {
     #[must_use]
     pub fn has_guest_panicked(&self) -> bool {
         self.panicked.load(Ordering::Acquire)
+    }
+
+    /// Whether the guest said that its boot is done.
+    #[must_use]
+    pub fn is_boot_done(&self) -> bool {
+        self.boot_done.load(Ordering::Acquire)
     }
 }
 

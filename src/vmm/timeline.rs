@@ -24,12 +24,22 @@ pub enum Mark {
     DevicesReady,
     /// The first processor enters the guest.
     FirstInstruction,
+    /// The firmware of an HVM guest wrote its first line to the debug console.
+    FirmwareStarted,
+    /// Firmware entered a boot loader, as one of them said.
+    BootLoaderStarted,
     /// The guest wrote its first byte to the console.
     FirstConsoleByte,
+    /// The kernel showed for the first time that it runs: it took KVM's clock, or wrote to the console.
+    KernelStarted,
     /// The kernel's banner (`Linux version`) was on the console.
     KernelBanner,
     /// The console showed that the first process of the system runs.
     InitStarted,
+    /// The console showed that the system's own first process runs, and not that of its initrd.
+    SystemStarted,
+    /// The guest wrote a value to the boot-timer port.
+    BootTimer,
     /// The console matched `--until`.
     UntilMatched,
     /// The guest switched itself off.
@@ -41,6 +51,9 @@ pub enum Mark {
 pub struct Instant {
     /// What happened.
     pub name: Mark,
+    /// What the guest wrote to the boot-timer port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<u8>,
     /// Nanoseconds of monotonic time from process start.
     pub wall_ns: u64,
     /// Nanoseconds of processor time that the monitor (guest execution included) had used by then.
@@ -75,11 +88,21 @@ impl Timeline {
 
     /// Records an instant, unless it was before.
     pub fn mark(&self, name: Mark) {
+        self.record(name, None);
+    }
+
+    /// Records that the guest wrote a value to the boot-timer port, unless it wrote that one before: there are no more
+    /// instants than there are values of a byte.
+    pub fn boot_timer(&self, value: u8) {
+        self.record(Mark::BootTimer, Some(value));
+    }
+
+    fn record(&self, name: Mark, value: Option<u8>) {
         let wall_ns = nanos(clock(ClockId::Monotonic).saturating_sub(self.start));
         let cpu_ns = nanos(clock(ClockId::ProcessCPUTime));
         let mut instants = self.instants.lock().unwrap_or_else(PoisonError::into_inner);
-        if !instants.iter().any(|i| i.name == name) {
-            instants.push(Instant { name, wall_ns, cpu_ns });
+        if !instants.iter().any(|i| i.name == name && i.value == value) {
+            instants.push(Instant { name, value, wall_ns, cpu_ns });
         }
     }
 
@@ -105,5 +128,15 @@ mod tests {
         timeline.mark(Mark::VmCreated);
         assert_eq!(timeline.instants(), first);
         assert!(first[0].wall_ns <= first[1].wall_ns && first[0].cpu_ns <= first[1].cpu_ns);
+    }
+
+    #[test]
+    fn each_value_of_the_boot_timer_is_kept_once() {
+        let timeline = Timeline::from_process_start();
+        for value in (0..=255).cycle().take(1000) {
+            timeline.boot_timer(value);
+        }
+        let values: Vec<_> = timeline.instants().iter().filter_map(|i| i.value).collect();
+        assert_eq!(values, (0..=255).collect::<Vec<u8>>());
     }
 }

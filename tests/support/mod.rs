@@ -98,6 +98,25 @@ impl World {
         out
     }
 
+    /// Builds the firmware `tests/guests/rom.S`.
+    pub fn rom(&self) -> PathBuf {
+        let out = self.path("rom");
+        let status = Command::new("cc")
+            .args(["-m32", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"])
+            .args(["-Wl,-Ttext=0", "-Wl,--oformat=binary"])
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/rom.S"))
+            .arg("-o")
+            .arg(&out)
+            .status()
+            .expect("cc (Debian package gcc) assembles the firmware");
+        assert!(status.success(), "assembling rom.S");
+        // No ROM is smaller than 128 KiB; the last 64 KiB are where the processor begins.
+        let mut rom = vec![0; 64 << 10];
+        rom.extend(fs::read(&out).unwrap());
+        fs::write(&out, rom).unwrap();
+        out
+    }
+
     /// The program, with the test's own cache and scratch directories and nothing on standard input.
     pub fn amiboot(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_amiboot"));

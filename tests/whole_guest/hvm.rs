@@ -167,3 +167,27 @@ fn crashes_are_told() {
     done.shows("triple: exit=125");
     done.shows("triple fault");
 }
+
+#[test]
+fn pv_and_hvm_are_measured_in_turn() {
+    let done = hvm(
+        "tiny",
+        &["--cpus", "2"],
+        "amiboot bench boot $FILES/disk.raw --modes pv,hvm --runs 1 --warm-up 0 --cache warm --until 'tiny: ready' \
+         --timeout 200s --firmware-bios $FILES/bios --json $OUT/boot.json --svg $OUT/boot.svg; echo exit=$?",
+    );
+    done.shows("exit=0");
+    done.shows("times pv's");
+    let record = done.json("boot.json");
+    assert_eq!(record["host"]["kvm"], "SVM (AMD)");
+    let phases = |mode: &str| {
+        let figures = record["figures"].as_array().unwrap().iter().find(|f| f["mode"] == mode).unwrap();
+        figures["phases_ms"].as_array().unwrap().iter().map(|p| p["phases"].to_string()).collect::<Vec<_>>()
+    };
+    // Its kernel is quiet: that it runs is seen all the same, and where it ends is not.
+    assert_eq!(phases("pv"), [r#"["monitor"]"#, r#"["kernel","init","login"]"#]);
+    let merged = r#"["kernel","init","login"]"#;
+    assert_eq!(phases("hvm"), [r#"["monitor"]"#, r#"["firmware"]"#, r#"["boot-loader"]"#, merged]);
+    let svg = String::from_utf8(done.file("boot.svg")).unwrap();
+    assert_eq!(svg.matches("class=\"phase\"").count(), 6, "{svg}");
+}

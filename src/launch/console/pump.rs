@@ -179,12 +179,16 @@ impl Pump {
         let thread = std::thread::Builder::new().name("console".into()).stack_size(256 << 10).spawn(move || {
             let mut batch = Vec::new();
             let on_drained = || told.wake();
-            let mut panic_told = false;
+            let (mut panic_told, mut done_told) = (false, false);
             while source.take(&mut batch, on_drained) {
                 let mut sights = transcript.feed(&batch);
                 if !panic_told && source.has_guest_panicked() {
                     panic_told = true;
                     sights.push(Sight::Panic);
+                }
+                if !done_told && source.is_boot_done() {
+                    done_told = true;
+                    sights.extend(transcript.boot_done());
                 }
                 mark(&timeline, &sights);
                 // Shown before it is told, so that what ends the run has been shown.
@@ -248,8 +252,11 @@ fn mark(timeline: &Timeline, sights: &[Sight]) {
     for sight in sights {
         match sight {
             Sight::Until => timeline.mark(Mark::UntilMatched),
+            Sight::BootLoader => timeline.mark(Mark::BootLoaderStarted),
+            Sight::Kernel => timeline.mark(Mark::KernelStarted),
             Sight::KernelBanner => timeline.mark(Mark::KernelBanner),
             Sight::InitStarted => timeline.mark(Mark::InitStarted),
+            Sight::SystemStarted => timeline.mark(Mark::SystemStarted),
             Sight::Panic | Sight::PanicEnd => {}
         }
     }

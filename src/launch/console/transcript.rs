@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use regex::bytes::Regex;
 
+use crate::vmm::devices::debug_text;
+
 /// How much of what was shown before is searched again with what is new, in bytes.
 const WINDOW: usize = 4 << 10;
 /// Lines kept for a report of a crash.
@@ -14,12 +16,18 @@ const LINE_MAX: usize = 1 << 10;
 /// What was seen for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
-    /// The pattern of `--until`.
+    /// The pattern of `--until`, or the boot timer where that is waited for.
     Until,
+    /// A boot loader.
+    BootLoader,
+    /// Any sign of the kernel.
+    Kernel,
     /// The kernel's banner.
     KernelBanner,
-    /// The first process of the system runs.
+    /// The first process of the system, or of its initrd, runs.
     InitStarted,
+    /// The first process of the system itself runs.
+    SystemStarted,
     /// The first line of a kernel panic.
     Panic,
     /// The last line of a kernel panic, whole: the guest stands still.
@@ -30,6 +38,7 @@ pub enum Sight {
 #[derive(Debug, Default)]
 pub struct Transcript {
     until: Option<Regex>,
+    until_timer: bool,
     window: Vec<u8>,
     line: Vec<u8>,
     last_lines: VecDeque<Vec<u8>>,
@@ -43,10 +52,21 @@ impl Transcript {
         Self { until, ..Self::default() }
     }
 
+    /// Waits for the boot timer as well.
+    #[must_use]
+    pub fn until_timer(mut self, yes: bool) -> Self {
+        self.until_timer = yes;
+        self
+    }
+
+    /// The guest wrote to the boot timer that its boot is done; gives what came in sight with it.
+    pub fn boot_done(&mut self) -> Option<Sight> {
+        (self.until_timer && see(&mut self.seen, Sight::Until)).then_some(Sight::Until)
+    }
+
     /// Takes output; gives what came in sight with it.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Sight> {
         let known = self.seen.len();
-        self.search(bytes);
         for byte in bytes {
             match byte {
                 b'\n' => self.end_line(),
@@ -56,6 +76,8 @@ impl Transcript {
             }
         }
         self.look_at_line();
+        // Last, as the end of a boot comes after what was shown on the way to it.
+        self.search(bytes);
         self.seen.get(known..).unwrap_or_default().to_vec()
     }
 
@@ -111,21 +133,51 @@ type IsSight = fn(&[u8]) -> bool;
 /// What each sight looks like in a line without its time stamp. The kernel's own lines stand at the beginning of a line,
 /// so that a program that quotes one does not end the run.
 const SIGHTS: &[(Sight, IsSight)] = &[
-    (Sight::KernelBanner, |line| line.starts_with(b"Linux version ")),
+    (Sight::BootLoader, is_boot_loader),
+    (Sight::Kernel, |line| is_banner(line) || EARLY_KERNEL.iter().any(|text| line.starts_with(text))),
+    (Sight::KernelBanner, is_banner),
     (Sight::InitStarted, |line| {
         (line.starts_with(b"Run /") && find(line, b" as init process"))
             || (line.starts_with(b"systemd[1]: systemd ") && find(line, b" running in system mode"))
-            || (line.starts_with(b"INIT: version ") && find(line, b" booting"))
-            || (find(line, b"Welcome to ") && !find(line, b"Welcome to GRUB!"))
-            || find(line, b"OpenRC ")
+            || is_welcome(line)
+            || is_other_init(line)
+    }),
+    // A systemd in an initrd welcomes too, but most say that it is one.
+    (Sight::SystemStarted, |line| {
+        (is_welcome(line) && !find(line, b"initramfs") && !find(line, b"Initramfs")) || is_other_init(line)
     }),
     (Sight::Panic, |line| line.starts_with(b"Kernel panic - not syncing")),
 ];
 
-fn see(seen: &mut Vec<Sight>, sight: Sight) {
-    if !seen.contains(&sight) {
+/// What a kernel's EFI stub, and its unpacker, say before the kernel itself does.
+const EARLY_KERNEL: [&[u8]; 3] = [b"EFI stub: ", b"Decompressing Linux... ", b"early console in "];
+
+fn is_banner(line: &[u8]) -> bool {
+    line.starts_with(b"Linux version ")
+}
+
+/// OVMF names what it starts; of boot loaders, some name themselves.
+fn is_boot_loader(line: &[u8]) -> bool {
+    const NAMES: [&[u8]; 5] = [debug_text::UEFI, b"Welcome to GRUB!", b"GRUB loading", b"SYSLINUX ", b"EXTLINUX "];
+    NAMES.iter().any(|name| find(line, name))
+}
+
+fn is_welcome(line: &[u8]) -> bool {
+    find(line, b"Welcome to ") && !is_boot_loader(line)
+}
+
+/// The first processes of systems that have no systemd.
+fn is_other_init(line: &[u8]) -> bool {
+    (line.starts_with(b"INIT: version ") && find(line, b" booting")) || find(line, b"OpenRC ")
+}
+
+/// Whether it is new.
+fn see(seen: &mut Vec<Sight>, sight: Sight) -> bool {
+    let is_new = !seen.contains(&sight);
+    if is_new {
         seen.push(sight);
     }
+    is_new
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> bool {
@@ -170,6 +222,12 @@ mod tests {
     }
 
     #[test]
+    fn the_pattern_comes_after_what_is_shown_before_it() {
+        let sights = until("login:").feed(b"Linux version 6.1.0\r\nRun /init as init process\r\nlogin:");
+        assert_eq!(sights, vec![Sight::Kernel, Sight::KernelBanner, Sight::InitStarted, Sight::Until]);
+    }
+
+    #[test]
     fn a_pattern_inside_one_large_write_is_found() {
         let mut t = until("needle");
         let mut bytes = vec![b'.'; 40_000];
@@ -189,7 +247,7 @@ mod tests {
     #[test]
     fn a_boot_is_followed_by_its_lines() {
         let mut t = Transcript::new(None);
-        assert_eq!(t.feed(b"[    0.000000] Linux version 6.1.0 (x@y)\r\n"), vec![Sight::KernelBanner]);
+        assert_eq!(t.feed(b"[    0.000000] Linux version 6.1.0 (x@y)\r\n"), vec![Sight::Kernel, Sight::KernelBanner]);
         assert_eq!(t.feed(b"[    0.9] Run /init as init process\r\n"), vec![Sight::InitStarted]);
         assert_eq!(t.feed(b"[    1.0] Kernel panic - not sync"), vec![]);
         assert_eq!(t.feed(b"ing: Attempted to kill init!\r\n"), vec![Sight::Panic]);
@@ -201,8 +259,20 @@ mod tests {
     #[test]
     fn a_boot_loader_is_not_the_first_process() {
         let mut t = Transcript::new(None);
-        assert_eq!(t.feed(b"\x1b[0;30;47mWelcome to GRUB!\r\n"), vec![]);
-        assert_eq!(t.feed(b"Welcome to \x1b[1mDebian GNU/Linux 12\x1b[0m!\r\n"), vec![Sight::InitStarted]);
+        assert_eq!(t.feed(b"\x1b[0;30;47mWelcome to GRUB!\r\n"), vec![Sight::BootLoader]);
+        assert_eq!(t.feed(b"EFI stub: Loaded initrd from command line option\r\n"), vec![Sight::Kernel]);
+        let initrd = b"Welcome to \x1b[0;34mFedora Linux 41 dracut-103 (Initramfs)\x1b[0m!\r\n";
+        assert_eq!(t.feed(initrd), vec![Sight::InitStarted]);
+        assert_eq!(t.feed(b"Welcome to \x1b[1mDebian GNU/Linux 12\x1b[0m!\r\n"), vec![Sight::SystemStarted]);
+    }
+
+    #[test]
+    fn the_boot_timer_is_waited_for_only_where_asked() {
+        assert_eq!(Transcript::new(None).boot_done(), None);
+        let mut t = until("login:").until_timer(true);
+        assert_eq!(t.boot_done(), Some(Sight::Until));
+        assert_eq!(t.boot_done(), None);
+        assert_eq!(t.feed(b"login:"), vec![]);
     }
 
     #[test]

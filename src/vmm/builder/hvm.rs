@@ -16,8 +16,10 @@ use crate::vmm::bus::{Bus, BusDevice};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::devices::Line;
+use crate::vmm::devices::boot_timer::BootTimer;
 use crate::vmm::devices::chipset::{DebugConsole, Port92, PostPort};
 use crate::vmm::devices::cmos::{self, Cmos, CmosConfig};
+use crate::vmm::devices::debug_text;
 use crate::vmm::devices::fw_cfg::{self, FwCfg};
 use crate::vmm::devices::pm::{self, ApmPorts, PowerManagement};
 use crate::vmm::devices::ps2::{self, KeyboardController};
@@ -36,7 +38,7 @@ use crate::vmm::pci::{DevFn, PciFunction};
 use crate::vmm::running::{Machine, Running};
 use crate::vmm::stop::{StopReason, Stopper};
 use crate::vmm::timeline::{Mark, Timeline};
-use crate::vmm::vcpu::Shared;
+use crate::vmm::vcpu::{Shared, kernel_sign};
 use crate::vmm::virtio::block::Block;
 use crate::vmm::virtio::pci::VirtioPci;
 use crate::vmm::virtio::rng::Rng;
@@ -51,6 +53,8 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     let layout = MemoryLayout::new(parts.memory, address_bits(&cpuid));
 
     let vm = Arc::new(create_vm(parts.kvm, hvm::KVM_IDENTITY_MAP, hvm::KVM_TSS)?);
+    // When a PV guest's kernel starts needs no watching for.
+    kernel_sign::watch(parts.kvm, &vm);
     create_irq_chip(&vm)?;
     let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
     vm.create_pit2(pit).map_err(BuildError::kvm("create the timer"))?;
@@ -71,7 +75,9 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     ports.add(hvm::FW_CFG, fw_cfg::PORTS, FwCfg::new(contents, memory.clone()))?;
     let cmos = CmosConfig { memory_below_4g: layout.low_end, memory_above_4g: layout.above_4g, cpus: parts.cpus };
     ports.add(hvm::CMOS, cmos::PORTS, Cmos::new(cmos, Arc::new(wall_clock)))?;
-    ports.add(hvm::DEBUG_CONSOLE, 1, DebugConsole::new(firmware.debug.clone()))?;
+    let debug = debug_text::watch(parts.timeline.clone(), firmware.debug.clone());
+    ports.add(hvm::DEBUG_CONSOLE, 1, DebugConsole::new(debug))?;
+    ports.add(hvm::BOOT_TIMER, 1, BootTimer::new(parts.timeline.clone(), parts.console.clone()))?;
     ports.add_small(&stopper, &parts.console)?;
     let power = ports.add_power(&stopper, &parts.timeline)?;
 

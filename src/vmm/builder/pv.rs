@@ -14,6 +14,7 @@ use crate::vmm::boot::{self, BootError, BootSource};
 use crate::vmm::bus::Bus;
 use crate::vmm::config::MachineConfig;
 use crate::vmm::console::ConsoleBuffer;
+use crate::vmm::devices::boot_timer::BootTimer;
 use crate::vmm::devices::i8042::KeyboardController;
 use crate::vmm::devices::power::{self, PowerRegisters};
 use crate::vmm::devices::pvpanic::PanicNotifier;
@@ -140,6 +141,7 @@ impl Devices<'_> {
         let registers = PowerRegisters::new(stopper.clone(), timeline.clone());
         self.ports.claim(pv::POWER_PORTS, power::REGISTERS, Arc::new(registers))?;
         self.ports.claim(pv::PVPANIC, 1, Arc::new(PanicNotifier::new(console.clone())))?;
+        self.ports.claim(pv::BOOT_TIMER, 1, Arc::new(BootTimer::new(timeline.clone(), console.clone())))?;
         self.ports.claim(pv::I8042_COMMAND, 1, Arc::new(KeyboardController::new(stopper.clone())))?;
         Ok(())
     }

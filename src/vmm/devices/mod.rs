@@ -1,7 +1,9 @@
 //! Devices that are not virtio: small state machines that know nothing of KVM.
 
+pub mod boot_timer;
 pub mod chipset;
 pub mod cmos;
+pub mod debug_text;
 pub mod flash;
 pub mod fw_cfg;
 pub mod i8042;

@@ -58,6 +58,8 @@ pub const COM1: u64 = 0x3f8;
 pub const DEBUG_CONSOLE: u64 = 0x402;
 /// Panic notifier.
 pub const PVPANIC: u64 = 0x505;
+/// Boot timer, beside the panic notifier: the same on both kinds of machine.
+pub const BOOT_TIMER: u64 = 0x508;
 /// Firmware configuration.
 pub const FW_CFG: u64 = 0x510;
 /// Power management registers. They always answer here; firmware may have them answer in [`PCI_IO`] too.

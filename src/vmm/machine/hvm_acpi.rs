@@ -306,6 +306,7 @@ fn isa_devices(aml: &mut Vec<u8>) {
             &io(hvm::APM, len(pm::APM_PORTS)),
             &io(hvm::FW_CFG, len(fw_cfg::PORTS)),
             &io(hvm::DEBUG_CONSOLE, 1),
+            &io(hvm::BOOT_TIMER, 1),
         ],
     );
 }

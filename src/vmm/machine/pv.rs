@@ -76,6 +76,8 @@ pub const SLEEP_TYPE_S5: u8 = 5;
 pub const RESET_VALUE: u8 = 1;
 /// Panic notifier.
 pub const PVPANIC: u64 = 0x505;
+/// Boot timer, beside the panic notifier: the same on both kinds of machine.
+pub const BOOT_TIMER: u64 = 0x508;
 /// Power button, through the generic event device.
 pub const POWER_BUTTON_GSI: u32 = 5;
 /// Interrupts of virtio devices: one each, and from the start again where there are more devices than interrupts.

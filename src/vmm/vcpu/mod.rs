@@ -1,6 +1,7 @@
 //! Processors: one thread each, running the guest and answering its exits.
 
 pub mod cpuid;
+pub mod kernel_sign;
 pub mod registers;
 
 use std::cell::Cell;
@@ -182,6 +183,11 @@ fn run(vcpu: &mut VcpuFd, shared: &Shared) -> Option<StopReason> {
             }
             Ok(VcpuExit::MmioRead(addr, data)) => shared.mmio.read(addr, data),
             Ok(VcpuExit::MmioWrite(addr, data)) => shared.mmio.write(addr, data),
+            Ok(VcpuExit::X86Wrmsr(exit)) => {
+                let (index, data) = (exit.index, exit.data);
+                let done = kernel_sign::write(vcpu, index, data, &shared.timeline);
+                vcpu.get_kvm_run().__bindgen_anon_1.msr.error = u8::from(!done);
+            }
             Ok(VcpuExit::Shutdown) => return Some(StopReason::TripleFault),
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_SHUTDOWN, _)) => return Some(StopReason::PowerOff),
             Ok(VcpuExit::SystemEvent(KVM_SYSTEM_EVENT_RESET, _)) => return Some(StopReason::Reset),
