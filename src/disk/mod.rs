@@ -14,12 +14,15 @@ mod open;
 mod overlay;
 mod qcow2;
 mod qcow2_header;
+mod queue;
 mod raw;
 mod scratch;
 pub mod size;
 #[cfg(test)]
 mod tests;
+mod uring;
 
+use std::fs::File;
 use std::io;
 
 use vm_memory::VolatileSlice;
@@ -31,6 +34,7 @@ pub use open::{Access, Opened, Source, blank, open};
 pub use overlay::Overlay;
 pub use qcow2::{OpenError as Qcow2Error, Qcow2};
 pub use qcow2_header::HeaderError;
+pub use queue::{DiskQueue, Ended, Engine};
 pub use raw::Raw;
 pub(crate) use scratch::random_bytes;
 
@@ -86,6 +90,17 @@ pub trait Disk: Send + Sync {
     /// As [`Disk::write_at`].
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
 
+    /// Where bytes can be read without asking this disk again, if they lie together in one file. What is written to the
+    /// disk meanwhile may be read or not, as with [`Disk::read_at`].
+    fn place(&self, _offset: u64, _len: u64) -> Option<Place<'_>> {
+        None
+    }
+
+    /// The file whose data being durable is all that [`Disk::flush`] is about, if there is one.
+    fn durable_file(&self) -> Option<&File> {
+        None
+    }
+
     /// Fills a plain buffer from the bytes at `offset`.
     ///
     /// # Errors
@@ -93,6 +108,15 @@ pub trait Disk: Send + Sync {
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.read_at(offset, &[VolatileSlice::from(buf)])
     }
+}
+
+/// Bytes of a disk in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The file.
+    pub file: &'a File,
+    /// Where in it they begin.
+    pub offset: u64,
 }
 
 /// Refuses a range that does not lie wholly inside a disk of `size` bytes.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vm_memory::VolatileSlice;
 
-use super::{Disk, MAX_SIZE, Raw, SECTOR_SIZE, check_range, file_io, scratch};
+use super::{Disk, MAX_SIZE, Place, Raw, SECTOR_SIZE, check_range, file_io, scratch};
 
 /// The unit of copy-on-write, in bytes: the block of nearly every file system and the page of the host, so that what
 /// guests write is nearly always whole units and nothing has to be copied up.
@@ -247,6 +247,21 @@ impl Disk for Overlay {
 
     fn flush(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    /// Of the layer or of the base, whichever all of it is in. A unit that enters the layer meanwhile is one that is written
+    /// to while it is read.
+    fn place(&self, offset: u64, len: u64) -> Option<Place<'_>> {
+        check_range(self.size, offset, len).ok()?;
+        let mut units =
+            self.pieces(offset, len).flat_map(|piece| piece.units().map(move |unit| piece.region.has(unit)));
+        let in_layer = units.next()?;
+        if units.any(|unit| unit != in_layer) {
+            return None;
+        }
+        let disk = if in_layer { &self.layer } else { &self.base };
+        check_range(disk.size(), offset, len).ok()?;
+        disk.place(offset, len)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::io;
 
 use vm_memory::VolatileSlice;
 
-use super::{Disk, SECTOR_SIZE, check_range, check_writable, file_io};
+use super::{Disk, Place, SECTOR_SIZE, check_range, check_writable, file_io};
 
 /// A raw disk over a regular file or a block device.
 ///
@@ -66,6 +66,14 @@ impl Disk for Raw {
     fn flush(&self) -> io::Result<()> {
         // fdatasync covers the metadata that the data are found by: length and extents (fdatasync(2)).
         if self.read_only { Ok(()) } else { self.file.sync_data() }
+    }
+
+    fn place(&self, offset: u64, len: u64) -> Option<Place<'_>> {
+        offset.checked_add(len).filter(|&end| end <= self.len).map(|_| Place { file: &self.file, offset })
+    }
+
+    fn durable_file(&self) -> Option<&File> {
+        (!self.read_only).then_some(&self.file)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

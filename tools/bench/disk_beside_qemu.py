@@ -1,0 +1,108 @@
+"""Runs amiboot and QEMU in turn with the same guest, which loads the same data file; prints how fast each was.
+
+Usage: disk_beside_qemu.py GUEST SEABIOS RUNS [MACHINE]...
+
+On a host with a genuine /dev/kvm, amiboot and qemu-system-x86_64, as root (the page cache is dropped before each guest).
+"""
+
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+
+DATA_MIB = 512
+LINE = re.compile(rb"diskload: (\S+) requests=(\d+) bytes=(\d+) nanoseconds=(\d+)")
+# What each is compared with.
+PEERS = {
+    "amiboot virtio-pci": "QEMU virtio-pci",
+    "amiboot virtio-mmio": "QEMU virtio-pci",
+    "amiboot virtio-pci, layer": "QEMU virtio-pci",
+    "amiboot NVMe": "QEMU NVMe",
+}
+
+
+def machines(guest, seabios, data):
+    """The command of each machine, by its name."""
+    hvm = ["amiboot", "run", guest, "--mode", "hvm", "--firmware", seabios, "--memory", "256M"]
+    volume = ["--bdm", f"/dev/sdf={data}"]
+    kept = ["--bdm", f"/dev/sdf={data},persist"]
+    qemu = ["qemu-system-x86_64", "-M", "pc", "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults",
+            "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-bios", seabios,
+            "-drive", f"id=root,file={guest},format=raw,if=none,snapshot=on",
+            "-device", "virtio-blk-pci,drive=root,bootindex=0",
+            "-drive", f"id=data,file={data},format=raw,if=none,aio=io_uring,cache=none", "-device"]
+    return {
+        "amiboot virtio-pci": hvm + kept,
+        "QEMU virtio-pci": qemu + ["virtio-blk-pci,drive=data"],
+        "amiboot NVMe": hvm + ["--disk", "nvme"] + kept,
+        "QEMU NVMe": qemu + ["nvme,drive=data,serial=data"],
+        "amiboot virtio-mmio": ["amiboot", "run", guest, "--mode", "pv", "--memory", "256M"] + kept,
+        "amiboot virtio-pci, layer": hvm + volume,
+    }
+
+
+def settle():
+    """Nothing of one guest is left to the next: what it wrote is on the disk, what it read is forgotten."""
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+        file.write("3")
+
+
+def run(command):
+    """Runs to the guest's power-off; (requests per second, MiB per second) of each measurement."""
+    settle()
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False)
+    results = {}
+    for name, requests, size, nanoseconds in LINE.findall(done.stdout):
+        seconds = int(nanoseconds) / 1e9
+        results[name.decode()] = (int(requests) / seconds, int(size) / seconds / 2**20)
+    if done.returncode != 0 or b"bench done" not in done.stdout:
+        sys.exit(f"{' '.join(command)}: ended with {done.returncode}:\n{done.stdout.decode(errors='replace')[-3000:]}")
+    return results
+
+
+def show(test, results):
+    """One block of the table."""
+    column, unit = (1, "MiB/s") if "1M" in test else (0, "requests/s")
+    print(f"\n{test + ', ' + unit:36} {'min':>9} {'median':>9} {'max':>9}   {'ratio to its peer of QEMU':>28}")
+    for machine, runs in results.items():
+        values = [run[test][column] for run in runs]
+        line = f"  {machine:34} {min(values):9.0f} {statistics.median(values):9.0f} {max(values):9.0f}"
+        if machine in PEERS and PEERS[machine] in results:
+            peer = [run[test][column] for run in results[PEERS[machine]]]
+            ratios = [mine / theirs for mine, theirs in zip(values, peer)]
+            line += f"   {min(ratios):8.2f} {statistics.median(ratios):9.2f} {max(ratios):9.2f}"
+        print(line)
+
+
+def main():
+    guest, seabios, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    # A directory on a disk: direct I/O is not for memory file systems.
+    directory = tempfile.mkdtemp(dir=os.environ["HOME"])
+    os.environ["AMIBOOT_CACHE"] = directory
+    data = os.path.join(directory, "data.raw")
+    with open(data, "wb") as file:
+        for number in range(DATA_MIB):
+            file.write(bytes([number % 251 + 1]) * 2**20)
+    wanted = sys.argv[4:]
+    commands = {name: command for name, command in machines(guest, seabios, data).items() if not wanted or name in wanted}
+    results = {name: [] for name in commands}
+    for number in range(runs):
+        for name, command in commands.items():
+            results[name].append(run(command))
+            print(f"run {number + 1} of {runs}: {name}", file=sys.stderr, flush=True)
+    version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
+    print(f"host kernel {platform.release()}, {os.cpu_count()} processors, {version.stdout.splitlines()[0]}, "
+          f"{runs} runs in turn")
+    print("guest: 1 processor, 256 MiB; amiboot by way of the host's page cache, QEMU past it (aio=io_uring,cache=none):\n"
+          "compare cold reads and writes; warm reads show what the page cache is worth")
+    for test in next(iter(results.values()))[0]:
+        show(test, results)
+
+
+if __name__ == "__main__":
+    main()
