@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{CRASHED, CliError, FAILED, TIMED_OUT, output};
-use crate::disk::Format;
 use crate::disk::size::parse_size;
+use crate::disk::{Format, HostCache};
 use crate::host::kvm;
 use crate::launch::bdm::RootVolume;
 use crate::launch::firmware::{self, FirmwareChoice};
@@ -78,6 +78,24 @@ impl From<DiskChoice> for DiskInterface {
         match choice {
             DiskChoice::Virtio => Self::Virtio,
             DiskChoice::Nvme => Self::Nvme,
+        }
+    }
+}
+
+/// What disks do with the host's page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CacheChoice {
+    /// Use it: what was read before, by any run, is read from memory
+    Host,
+    /// Go past it: raw disks only, in file systems with direct I/O
+    None,
+}
+
+impl From<CacheChoice> for HostCache {
+    fn from(choice: CacheChoice) -> Self {
+        match choice {
+            CacheChoice::Host => Self::Used,
+            CacheChoice::None => Self::Bypassed,
         }
     }
 }
@@ -151,6 +169,10 @@ pub struct RunArgs {
     /// Write to the disk file itself, and to the files of --bdm, instead of to throw-away layers
     #[arg(long)]
     persist: bool,
+
+    /// What disks do with the host's page cache
+    #[arg(long, value_enum, default_value = "host")]
+    cache: CacheChoice,
 
     /// End with 0 as soon as the console shows this (a regular expression; the last 4 KiB are searched)
     #[arg(long, value_name = "REGEX", value_parser = pattern)]
@@ -235,7 +257,8 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         BootReport::check_path(path)?;
     }
     // Opening files takes next to no time: who has named a wrong one reads of that, and not of KVM.
-    let root = RootVolume::new(args.image.clone(), args.format, args.persist);
+    let mut root = RootVolume::new(args.image.clone(), args.format, args.persist);
+    root.cache = args.cache.into();
     let volumes = volumes::open(&root, &args.bdm)?;
     // Before the disk is looked through: nobody waits for a run that cannot be.
     let host = kvm::open()?;

@@ -90,9 +90,9 @@ pub trait Disk: Send + Sync {
     /// As [`Disk::write_at`].
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
 
-    /// Where bytes can be read without asking this disk again, if they lie together in one file. What is written to the
-    /// disk meanwhile may be read or not, as with [`Disk::read_at`].
-    fn place(&self, _offset: u64, _len: u64) -> Option<Place<'_>> {
+    /// Where bytes can be transferred without asking this disk again, if they lie together in one file. What is written
+    /// to the disk meanwhile may be read or not, as with [`Disk::read_at`].
+    fn place(&self, _transfer: Transfer, _offset: u64, _len: u64) -> Option<Place<'_>> {
         None
     }
 
@@ -110,13 +110,35 @@ pub trait Disk: Send + Sync {
     }
 }
 
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// From the disk.
+    Read,
+    /// To the disk.
+    Write,
+}
+
 /// Bytes of a disk in a file.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
     /// The file.
     pub file: &'a File,
+    /// The same file past the page cache, where that is wanted.
+    pub direct: Option<&'a File>,
     /// Where in it they begin.
     pub offset: u64,
+}
+
+/// What disks do with the host's page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostCache {
+    /// Read and write through it: what was read once, by this or another machine, is read from memory.
+    #[default]
+    Used,
+    /// Go past it (`O_DIRECT`), but for requests that are not of whole sectors in memory: nothing is kept twice, and every
+    /// request is the host's disk's.
+    Bypassed,
 }
 
 /// Refuses a range that does not lie wholly inside a disk of `size` bytes.

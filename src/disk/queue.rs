@@ -1,10 +1,9 @@
 //! A disk as one thread uses it for many requests at once: what has to wait for the host's disk is begun, and its end
 //! is told later, in whatever order things end.
 //!
-//! Begun are reads that the page cache does not hold, and flushes, where the host has io_uring(7) and the disk lies in a
-//! plain file. Everything else is done at once. So are writes everywhere: they go to the page cache, and to copy them
-//! there costs less than to have a thread of the kernel do so (in ext4 it is always another thread, in any file system
-//! for a file that grows).
+//! Where the host has io_uring(7) and the disk lies in a plain file, reads and flushes are begun, and writes past the page
+//! cache. Everything else is done at once; so are writes to the page cache: to copy them there costs less than to have
+//! another thread of the kernel do so, as many file systems would.
 
 use std::fmt;
 use std::io;
@@ -13,8 +12,8 @@ use std::sync::Arc;
 
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
-use super::Disk;
 use super::uring::{self, Uring};
+use super::{Disk, Transfer};
 
 /// What was given to an operation when it was begun, and how it ended.
 pub type Ended<T> = (T, io::Result<()>);
@@ -66,7 +65,8 @@ pub struct DiskQueue<T> {
 }
 
 impl<T> DiskQueue<T> {
-    /// Reads into `memory` are done in the background where `engine` can; where the host refuses one more ring, none are.
+    /// What is between the disk and `memory` is done in the background where `engine` can; where the host refuses one
+    /// more ring, nothing is.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, memory: &GuestMemoryMmap<()>, engine: Engine) -> Self {
         let uring = match engine {
@@ -80,23 +80,32 @@ impl<T> DiskQueue<T> {
     /// [`DiskQueue::reap`].
     #[must_use]
     pub fn read(&mut self, ticket: T, offset: u64, bufs: &[VolatileSlice<'_>]) -> Option<Ended<T>> {
-        let ticket = match &mut self.uring {
-            None => ticket,
-            Some(uring) => match uring.read(ticket, offset, bufs) {
-                Err(ticket) => ticket,
-                Ok(()) => {
-                    self.held = bufs.iter().fold(self.held, |sum, buf| sum.saturating_add(buf.len() as u64));
-                    if self.held >= HAND_OVER {
-                        self.held = 0;
-                        // A failure is met again, and told, by `reap`.
-                        let _ = uring.submit();
-                    }
-                    return None;
-                }
-            },
-        };
+        let ticket = self.begin(ticket, Transfer::Read, offset, bufs)?;
         let result = self.disk.read_at(offset, bufs);
         Some((ticket, result))
+    }
+
+    /// Writes as [`Disk::write_at`] does, else as [`DiskQueue::read`].
+    #[must_use]
+    pub fn write(&mut self, ticket: T, offset: u64, bufs: &[VolatileSlice<'_>]) -> Option<Ended<T>> {
+        let ticket = self.begin(ticket, Transfer::Write, offset, bufs)?;
+        let result = self.disk.write_at(offset, bufs);
+        Some((ticket, result))
+    }
+
+    /// Gives the ticket back where it is to be done at once.
+    fn begin(&mut self, ticket: T, transfer: Transfer, offset: u64, bufs: &[VolatileSlice<'_>]) -> Option<T> {
+        let Some(uring) = &mut self.uring else { return Some(ticket) };
+        if let Err(ticket) = uring.transfer(ticket, transfer, offset, bufs) {
+            return Some(ticket);
+        }
+        self.held = bufs.iter().fold(self.held, |sum, buf| sum.saturating_add(buf.len() as u64));
+        if self.held >= HAND_OVER {
+            self.held = 0;
+            // A failure is met again, and told, by `reap`.
+            let _ = uring.submit();
+        }
+        None
     }
 
     /// Flushes as [`Disk::flush`] does: all writes that ended before this call are durable when it ends. Else as

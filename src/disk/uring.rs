@@ -1,7 +1,7 @@
-//! Reads and flushes that are under way while their thread does something else, by io_uring(7).
+//! What is asked of a disk and under way while the thread that asked does something else, by io_uring(7).
 //!
 //! The kernel writes to guest memory whenever it gets round to it, whatever this program does meanwhile. So a [`Uring`]
-//! owns what that needs until the kernel is done with it: a handle to the memory, the disk whose files are read, the
+//! owns what that needs until the kernel is done with it: a handle to the memory, the disk whose files they are, the
 //! lists of buffers. A buffer that is not in that memory is not taken, and dropping a [`Uring`] waits for all that is
 //! under way.
 
@@ -13,9 +13,9 @@ use std::sync::{Arc, OnceLock};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
-use super::file_io::{MAX_SEGMENTS, total_len};
+use super::file_io::{MAX_SEGMENTS, is_aligned, total_len};
 use super::queue::Ended;
-use super::{Disk, Place};
+use super::{Disk, Place, Transfer};
 
 /// The most that is under way at once. As many entries has the submission queue, and twice as many the completion
 /// queue, so that neither is ever full.
@@ -37,7 +37,13 @@ fn probe() -> Result<(), String> {
     let ring = IoUring::new(1).map_err(|error| format!("io_uring_setup: {error}"))?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe).map_err(|error| format!("io_uring_register: {error}"))?;
-    let needed = [("read", opcode::Read::CODE), ("readv", opcode::Readv::CODE), ("fsync", opcode::Fsync::CODE)];
+    let needed = [
+        ("read", opcode::Read::CODE),
+        ("readv", opcode::Readv::CODE),
+        ("write", opcode::Write::CODE),
+        ("writev", opcode::Writev::CODE),
+        ("fsync", opcode::Fsync::CODE),
+    ];
     match needed.iter().find(|(_, code)| !probe.is_supported(*code)) {
         Some((name, _)) => Err(format!("this kernel's io_uring has no {name}")),
         None => Ok(()),
@@ -47,7 +53,7 @@ fn probe() -> Result<(), String> {
 /// What is done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    Read,
+    Transfer(Transfer),
     Flush,
 }
 
@@ -56,6 +62,8 @@ struct Slot<T> {
     ticket: T,
     kind: Kind,
     file: RawFd,
+    /// The same file through the page cache, if `file` is past it.
+    cached: Option<RawFd>,
     /// Where in the file the rest begins.
     offset: u64,
     /// Buffers of the rest. The kernel reads the list when the operation is submitted.
@@ -71,18 +79,20 @@ unsafe impl<T: Send> Send for Slot<T> {}
 impl<T> Slot<T> {
     /// What the kernel is to do next. `patiently`: in a thread of the kernel's own, which may sleep.
     fn entry(&self, key: u64, patiently: bool) -> squeue::Entry {
-        let file = types::Fd(self.file);
+        let (file, at) = (types::Fd(self.file), self.offset);
+        // A longer one than the kernel takes at once is done in part, and goes on from there.
+        let len = |one: &libc::iovec| u32::try_from(one.iov_len).unwrap_or(1 << 30);
+        let count = u32::try_from(self.buffers.len()).unwrap_or(0);
         let entry = match (self.kind, self.buffers.as_slice()) {
             (Kind::Flush, _) => opcode::Fsync::new(file).flags(types::FsyncFlags::DATASYNC).build(),
-            // A longer one than the kernel reads at once is read in part, and goes on from there.
-            (Kind::Read, [one]) => {
-                let len = u32::try_from(one.iov_len).unwrap_or(1 << 30);
-                opcode::Read::new(file, one.iov_base.cast(), len).offset(self.offset).build()
+            (Kind::Transfer(Transfer::Read), [one]) => {
+                opcode::Read::new(file, one.iov_base.cast(), len(one)).offset(at).build()
             }
-            (Kind::Read, many) => {
-                let count = u32::try_from(many.len()).unwrap_or(0);
-                opcode::Readv::new(file, many.as_ptr(), count).offset(self.offset).build()
+            (Kind::Transfer(Transfer::Read), all) => opcode::Readv::new(file, all.as_ptr(), count).offset(at).build(),
+            (Kind::Transfer(Transfer::Write), [one]) => {
+                opcode::Write::new(file, one.iov_base.cast(), len(one)).offset(at).build()
             }
+            (Kind::Transfer(Transfer::Write), all) => opcode::Writev::new(file, all.as_ptr(), count).offset(at).build(),
         };
         let flags = if patiently { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
         entry.flags(flags).user_data(key)
@@ -114,21 +124,24 @@ enum Answer {
     Partly(u64),
     /// It could not be done without waiting, or was interrupted.
     Again,
+    /// Not past the page cache: the disk has larger sectors, or the rest of something is no whole sector.
+    Cached(RawFd),
 }
 
 fn interpret<T>(slot: &Slot<T>, result: i32) -> Answer {
     let Ok(count) = u64::try_from(result) else {
         let error = io::Error::from_raw_os_error(result.saturating_neg());
-        return match error.raw_os_error() {
-            Some(libc::EINTR | libc::EAGAIN) => Answer::Again,
+        return match (error.raw_os_error(), slot.cached) {
+            (Some(libc::EINTR | libc::EAGAIN), _) => Answer::Again,
+            (Some(libc::EINVAL), Some(cached)) => Answer::Cached(cached),
             _ => Answer::Ended(Err(error)),
         };
     };
     match (slot.kind, count) {
-        (Kind::Flush, _) => Answer::Ended(Ok(())),
-        (Kind::Read, 0) if slot.left > 0 => Answer::Ended(Err(io::ErrorKind::UnexpectedEof.into())),
-        (Kind::Read, count) if count < slot.left => Answer::Partly(count),
-        (Kind::Read, _) => Answer::Ended(Ok(())),
+        (Kind::Transfer(Transfer::Read), 0) => Answer::Ended(Err(io::ErrorKind::UnexpectedEof.into())),
+        (Kind::Transfer(Transfer::Write), 0) => Answer::Ended(Err(io::ErrorKind::WriteZero.into())),
+        (Kind::Transfer(_), count) if count < slot.left => Answer::Partly(count),
+        _ => Answer::Ended(Ok(())),
     }
 }
 
@@ -144,7 +157,7 @@ pub(super) struct Uring<T> {
 }
 
 impl<T> Uring<T> {
-    /// For reads of `disk` into `memory`.
+    /// For transfers between `disk` and `memory`.
     ///
     /// # Errors
     /// What the host says.
@@ -169,34 +182,46 @@ impl<T> Uring<T> {
         self.ring.as_fd()
     }
 
-    /// Begins to read the bytes of the disk at `offset`, to end as `ticket` after the next [`Uring::submit`].
+    /// Begins to read or write the bytes of the disk at `offset`, to end as `ticket` after the next [`Uring::submit`].
     ///
     /// # Errors
-    /// The ticket, where it cannot: the bytes do not lie together in a file, or the buffers not in guest memory.
-    pub(super) fn read(&mut self, ticket: T, offset: u64, bufs: &[VolatileSlice<'_>]) -> Result<(), T> {
-        let Some(len) = total_len(bufs).ok().filter(|&len| len > 0) else { return Err(ticket) };
+    /// The ticket, where it cannot: the bytes do not lie together in a file, or the buffers not in guest memory. Or where
+    /// it should not: writes to the page cache.
+    pub(super) fn transfer(
+        &mut self,
+        ticket: T,
+        transfer: Transfer,
+        offset: u64,
+        bufs: &[VolatileSlice<'_>],
+    ) -> Result<(), T> {
+        let Some(left) = total_len(bufs).ok().filter(|&len| len > 0) else { return Err(ticket) };
         if bufs.len() > MAX_SEGMENTS || !bufs.iter().all(|buf| self.is_in_memory(buf)) {
             return Err(ticket);
         }
         // A handle of its own, so that the file may be borrowed while the slots change.
         let disk = self.disk.clone();
-        let Some(Place { file, offset }) = disk.place(offset, len) else { return Err(ticket) };
+        let Some(Place { file, direct, offset }) = disk.place(transfer, offset, left) else { return Err(ticket) };
+        let (file, cached) = match direct.filter(|_| is_aligned(offset, bufs)) {
+            Some(direct) => (direct.as_raw_fd(), Some(file.as_raw_fd())),
+            None if transfer == Transfer::Write => return Err(ticket),
+            None => (file.as_raw_fd(), None),
+        };
         let buffers = bufs.iter().map(|buf| libc::iovec {
             // The handle in `self` keeps it mapped; in volatile memory guards only do the same.
             iov_base: buf.ptr_guard_mut().as_ptr().cast(),
             iov_len: buf.len(),
         });
-        let (file, buffers) = (file.as_raw_fd(), buffers.collect());
-        self.begin(Slot { ticket, kind: Kind::Read, file, offset, buffers, left: len })
+        let buffers = buffers.collect();
+        self.begin(Slot { ticket, kind: Kind::Transfer(transfer), file, cached, offset, buffers, left })
     }
 
-    /// Begins to make `file`, which is one of the disk's, durable; else as [`Uring::read`].
+    /// Begins to make `file`, which is one of the disk's, durable; else as [`Uring::transfer`].
     ///
     /// # Errors
     /// The ticket, where it cannot.
     pub(super) fn flush(&mut self, ticket: T, file: &File) -> Result<(), T> {
         let file = file.as_raw_fd();
-        self.begin(Slot { ticket, kind: Kind::Flush, file, offset: 0, buffers: Vec::new(), left: 0 })
+        self.begin(Slot { ticket, kind: Kind::Flush, file, cached: None, offset: 0, buffers: Vec::new(), left: 0 })
     }
 
     fn is_in_memory(&self, buf: &VolatileSlice<'_>) -> bool {
@@ -267,6 +292,10 @@ impl<T> Uring<T> {
         let (outcome, patiently) = match interpret(&slot, result) {
             Answer::Ended(outcome) => (Some(outcome), false),
             Answer::Again => (None, true),
+            Answer::Cached(file) => {
+                (slot.file, slot.cached) = (file, None);
+                (None, false)
+            }
             Answer::Partly(count) => {
                 slot.advance(count);
                 (None, false)

@@ -161,13 +161,13 @@ fn a_layer_needs_its_directory() {
 #[test]
 fn a_blank_disk_is_empty_and_leaves_nothing() {
     let dir = test_dir();
-    let disk = blank(10 << 30, dir.path()).unwrap();
+    let disk = blank(10 << 30, dir.path(), HostCache::Used).unwrap();
     assert_eq!((disk.size(), disk.is_read_only()), (10 << 30, false));
     write(&*disk, (10 << 30) - 512, &[3; 512]).unwrap();
     assert_eq!(read(&*disk, (10 << 30) - 1024, 1024), [[0; 512], [3; 512]].concat());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     for size in [0, 511, 513, (64 << 40) + 512] {
-        assert!(matches!(blank(size, dir.path()), Err(Error::BadSize { .. })));
+        assert!(matches!(blank(size, dir.path(), HostCache::Used), Err(Error::BadSize { .. })));
     }
 }
 

@@ -70,29 +70,31 @@ pub fn execute(
     begun: InFlight,
 ) -> Result<Option<u32>, Status> {
     let command = &begun.command;
-    command.check_flags()?;
     if command.opcode == opcode::FLUSH {
+        command.check_flags()?;
         return begin_flush(shared, disk, begun);
     }
-    let change = match command.opcode {
-        opcode::READ | opcode::COMPARE => None,
-        opcode::WRITE => Some(write as fn(&Shared, &Command) -> Result<(), Status>),
-        opcode::WRITE_ZEROES => Some(write_zeroes as _),
-        opcode::DATASET_MANAGEMENT => Some(dataset_management as _),
-        _ => return Err(Status::INVALID_OPCODE),
-    };
+    if !matches!(
+        command.opcode,
+        opcode::READ | opcode::WRITE | opcode::COMPARE | opcode::WRITE_ZEROES | opcode::DATASET_MANAGEMENT
+    ) {
+        return Err(Status::INVALID_OPCODE);
+    }
+    command.check_flags()?;
     if command.nsid != NAMESPACE {
         return Err(Status::INVALID_NAMESPACE);
     }
-    let Some(change) = change else {
-        if command.opcode == opcode::READ {
-            return begin_read(shared, disk, begun);
-        }
-        return compare(shared, command).map(|()| Some(0));
-    };
-    change(shared, command)?;
     let forced = command.opcode != opcode::DATASET_MANAGEMENT && command.cdw(12) & FORCE_UNIT_ACCESS != 0;
-    if forced || !write_cache {
+    let durable = forced || !write_cache;
+    match command.opcode {
+        opcode::READ => return begin_read(shared, disk, begun),
+        opcode::COMPARE => return compare(shared, command).map(|()| Some(0)),
+        opcode::WRITE if !durable => return begin_write(shared, disk, begun),
+        opcode::WRITE => write(shared, command)?,
+        opcode::WRITE_ZEROES => write_zeroes(shared, command)?,
+        _ => dataset_management(shared, command)?,
+    }
+    if durable {
         flush(shared)?;
     }
     Ok(Some(0))
@@ -104,6 +106,13 @@ fn begin_read(shared: &Shared, disk: &mut DiskQueue<InFlight>, begun: InFlight) 
     disk.read(begun, extent.offset, &bufs).map(|(begun, result)| conclude(shared, &begun.command, result)).transpose()
 }
 
+fn begin_write(shared: &Shared, disk: &mut DiskQueue<InFlight>, begun: InFlight) -> Result<Option<u32>, Status> {
+    let extent = Extent::of_transfer(shared, &begun.command)?;
+    check_writable(shared)?;
+    let bufs = prp::slices(&shared.memory, &begun.command, extent.len, Permissions::Read)?;
+    disk.write(begun, extent.offset, &bufs).map(|(begun, result)| conclude(shared, &begun.command, result)).transpose()
+}
+
 fn begin_flush(shared: &Shared, disk: &mut DiskQueue<InFlight>, begun: InFlight) -> Result<Option<u32>, Status> {
     if ![NAMESPACE, BROADCAST].contains(&begun.command.nsid) {
         return Err(Status::INVALID_NAMESPACE);
@@ -111,7 +120,7 @@ fn begin_flush(shared: &Shared, disk: &mut DiskQueue<InFlight>, begun: InFlight)
     disk.flush(begun).map(|(begun, result)| conclude(shared, &begun.command, result)).transpose()
 }
 
-/// What becomes of a command that the disk has ended: a read or a flush.
+/// What becomes of a command that the disk has ended: a read, a write or a flush.
 ///
 /// # Errors
 /// The host's failure.
@@ -122,8 +131,14 @@ pub fn conclude(shared: &Shared, command: &Command, result: io::Result<()>) -> O
         return Ok(0);
     }
     let extent = Extent::of_transfer(shared, command)?;
-    host(shared, "read", extent.offset, Status::UNRECOVERED_READ, result)?;
-    transferred(&shared.counters.reads, &shared.counters.read_bytes, extent);
+    let counters = &shared.counters;
+    if command.opcode == opcode::WRITE {
+        host(shared, "write", extent.offset, Status::WRITE_FAULT, result)?;
+        transferred(&counters.writes, &counters.written_bytes, extent);
+    } else {
+        host(shared, "read", extent.offset, Status::UNRECOVERED_READ, result)?;
+        transferred(&counters.reads, &counters.read_bytes, extent);
+    }
     Ok(0)
 }
 

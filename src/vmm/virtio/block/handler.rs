@@ -46,6 +46,7 @@ struct Answer {
 #[derive(Clone, Copy, Debug)]
 enum Asked {
     Read { offset: u64, len: u64 },
+    Write { offset: u64, len: u64 },
     Flush,
 }
 
@@ -89,6 +90,14 @@ impl Handler {
                 let asked = Asked::Read { offset: *offset, len: total(&request.data) };
                 self.disk.read(Begun { answer, asked }, *offset, &bufs)
             }
+            Operation::Write(offset) if !self.write_through => {
+                let bufs = match self.memory_of(memory, &request.data, Permissions::Read) {
+                    Ok(bufs) => bufs,
+                    Err(status) => return Some(Err(status)),
+                };
+                let asked = Asked::Write { offset: *offset, len: total(&request.data) };
+                self.disk.write(Begun { answer, asked }, *offset, &bufs)
+            }
             Operation::Flush => self.disk.flush(Begun { answer, asked: Asked::Flush }),
             _ => return Some(self.execute_now(memory, request)),
         };
@@ -104,6 +113,12 @@ impl Handler {
                 count(&counters.reads);
                 counters.read_bytes.fetch_add(len, Ordering::Relaxed);
                 Ok(len)
+            }
+            Asked::Write { offset, len } => {
+                self.host("write", offset, result)?;
+                count(&counters.writes);
+                counters.written_bytes.fetch_add(len, Ordering::Relaxed);
+                Ok(0)
             }
             Asked::Flush => {
                 self.host("flush", 0, result)?;
@@ -121,10 +136,13 @@ impl Handler {
             // Both are always begun.
             Operation::Read(_) | Operation::Flush => Err(Status::Unsupported),
             Operation::Write(offset) => {
-                self.write(memory, *offset, data)?;
-                count(&counters.writes);
-                counters.written_bytes.fetch_add(total(data), Ordering::Relaxed);
-                Ok(0)
+                let bufs = self.memory_of(memory, data, Permissions::Read)?;
+                let done = self.conclude(
+                    Asked::Write { offset: *offset, len: total(data) },
+                    self.shared.disk.write_at(*offset, &bufs),
+                )?;
+                self.settle(*offset)?;
+                Ok(done)
             }
             Operation::GetId => {
                 let written = self.put_serial(memory, data)?;
@@ -144,12 +162,6 @@ impl Handler {
                 Ok(0)
             }
         }
-    }
-
-    fn write(&self, memory: &GuestMemory, offset: u64, data: &[Segment]) -> Result<(), Status> {
-        let bufs = self.memory_of(memory, data, Permissions::Read)?;
-        self.host("write", offset, self.shared.disk.write_at(offset, &bufs))?;
-        self.settle(offset)
     }
 
     /// Makes a change durable where the driver could not ask for it.
