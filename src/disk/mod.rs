@@ -15,9 +15,13 @@ mod overlay;
 mod qcow2;
 mod qcow2_header;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod raw;
 mod scratch;
 pub mod size;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod uring;
