@@ -10,10 +10,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use serde::Serialize;
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
-use super::uring::{self, Uring};
+use super::uring::Uring;
 use super::{Disk, Transfer};
+use crate::host::io_uring;
 
 /// What was given to an operation when it was begun, and how it ended.
 pub type Ended<T> = (T, io::Result<()>);
@@ -23,9 +25,11 @@ pub type Ended<T> = (T, io::Result<()>);
 const HAND_OVER: u64 = 256 * 1024;
 
 /// How requests of disks are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// Many at a time for each queue, by io_uring(7).
+    #[serde(rename = "io_uring")]
     IoUring,
     /// One after the other for each queue.
     Synchronous,
@@ -35,13 +39,7 @@ impl Engine {
     /// The best that this host has; looked at once.
     #[must_use]
     pub fn of_host() -> Self {
-        if uring::refusal().is_none() { Self::IoUring } else { Self::Synchronous }
-    }
-
-    /// Why the host has no [`Engine::IoUring`] for this process, if so.
-    #[must_use]
-    pub fn refusal() -> Option<&'static str> {
-        uring::refusal()
+        if io_uring::refusal().is_none() { Self::IoUring } else { Self::Synchronous }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use vm_memory::VolatileSlice;
 
 use super::{Disk, Engine, Place, Raw, Transfer};
+use crate::host::io_uring;
 
 /// Bytes at the start of a [`Gated`] disk whose reads wait.
 pub const GATED: u64 = 1 << 20;
@@ -24,7 +25,7 @@ impl Gated {
     /// A closed gate. Nothing where this host has no io_uring: then nothing is ever begun.
     pub fn new() -> Option<Self> {
         if Engine::of_host() == Engine::Synchronous {
-            eprintln!("left out: {}", Engine::refusal().unwrap_or_default());
+            eprintln!("left out: {}", io_uring::refusal().unwrap_or_default());
             return None;
         }
         let mut file = tempfile::tempfile().unwrap();

@@ -8,9 +8,9 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use io_uring::{IoUring, Probe, opcode, squeue, types};
+use io_uring::{IoUring, opcode, squeue, types};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
 use super::file_io::{MAX_SEGMENTS, is_aligned, total_len};
@@ -20,35 +20,6 @@ use super::{Disk, Place, Transfer};
 /// The most that is under way at once. As many entries has the submission queue, and twice as many the completion
 /// queue, so that neither is ever full.
 pub(super) const DEPTH: u16 = 128;
-
-/// With the value `off` in the environment, io_uring is not used.
-const SWITCH: &str = "AMIBOOT_IO_URING";
-
-/// Why the host has no io_uring for this process, or nothing where it has; looked at once.
-pub(super) fn refusal() -> Option<&'static str> {
-    static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
-    REFUSAL.get_or_init(|| probe().err()).as_deref()
-}
-
-fn probe() -> Result<(), String> {
-    if std::env::var_os(SWITCH).is_some_and(|value| value == "off") {
-        return Err(format!("{SWITCH}=off"));
-    }
-    let ring = IoUring::new(1).map_err(|error| format!("io_uring_setup: {error}"))?;
-    let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).map_err(|error| format!("io_uring_register: {error}"))?;
-    let needed = [
-        ("read", opcode::Read::CODE),
-        ("readv", opcode::Readv::CODE),
-        ("write", opcode::Write::CODE),
-        ("writev", opcode::Writev::CODE),
-        ("fsync", opcode::Fsync::CODE),
-    ];
-    match needed.iter().find(|(_, code)| !probe.is_supported(*code)) {
-        Some((name, _)) => Err(format!("this kernel's io_uring has no {name}")),
-        None => Ok(()),
-    }
-}
 
 /// What is done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

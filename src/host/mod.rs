@@ -2,6 +2,7 @@
 
 pub mod checks;
 pub mod firmware;
+pub mod io_uring;
 pub mod kvm;
 pub mod memory;
 pub mod panics;

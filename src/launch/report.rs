@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::plan::Booted;
 use super::session::{Ended, Outcome};
+use crate::disk::Engine;
 use crate::vmm::config::MachineConfig;
 use crate::vmm::memory::Resident;
 use crate::vmm::timeline::{Mark, Timeline};
@@ -34,6 +35,8 @@ pub struct BootReport {
     /// Where the times count from.
     clock: &'static str,
     events: Vec<Event>,
+    /// How requests of the disks are done.
+    disk_io: Engine,
     memory: Option<Resident>,
 }
 
@@ -94,6 +97,7 @@ impl BootReport {
             starts: ended.starts,
             clock: CLOCK,
             events: events.collect(),
+            disk_io: Engine::of_host(),
             memory: ended.resident,
         }
     }

@@ -11,19 +11,19 @@ use vmm_sys_util::eventfd::EventFd;
 /// # Errors
 /// What the host says.
 pub fn wait(kick: &EventFd, ended: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let kicked = match ended {
-        // Reading waits by itself.
-        None => true,
-        Some(ended) => either(kick, ended)?,
-    };
-    while kicked {
+    if let Some(ended) = ended
+        && !either(kick, ended)?
+    {
+        return Ok(());
+    }
+    // Reading waits by itself.
+    loop {
         match kick.read() {
-            Ok(_) => break,
+            Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 /// Waits for either, and tells whether it was the kick.

@@ -16,6 +16,8 @@ mod counters;
 mod doorbell;
 mod engine;
 mod features;
+#[cfg(test)]
+mod flight_tests;
 mod function;
 #[cfg(test)]
 mod hostile_tests;

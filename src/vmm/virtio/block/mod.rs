@@ -1,5 +1,7 @@
 //! The block device (virtio 1.2, section 5.2).
 
+#[cfg(test)]
+mod flight_tests;
 mod handler;
 #[cfg(test)]
 mod hostile_tests;
