@@ -14,6 +14,8 @@ import sys
 import tempfile
 
 DATA_MIB = 512
+# A guest that takes longer, in seconds, stands still.
+GUEST_LIMIT = 900
 LINE = re.compile(rb"diskload: (\S+) requests=(\d+) bytes=(\d+) nanoseconds=(\d+)")
 # What each is compared with.
 PEERS = {
@@ -50,6 +52,12 @@ def machines(guest, seabios, data):
     }
 
 
+def vm_exits():
+    """How often processors of guests have come back to a monitor for a register so far; one guest runs at a time."""
+    with open("/sys/kernel/debug/kvm/mmio_exits", encoding="ascii") as file:
+        return int(file.read())
+
+
 def settle():
     """Nothing of one guest is left to the next: what it wrote is on the disk, what it read is forgotten."""
     os.sync()
@@ -58,23 +66,33 @@ def settle():
 
 
 def run(command):
-    """Runs to the guest's power-off; (requests per second, MiB per second) of each measurement."""
+    """Runs to the guest's power-off; (requests per second, MiB per second, exits to
+    the monitor for each request) of each measurement."""
     settle()
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          check=False)
-    results = {}
-    for name, requests, size, nanoseconds in LINE.findall(done.stdout):
-        seconds = int(nanoseconds) / 1e9
-        results[name.decode()] = (int(requests) / seconds, int(size) / seconds / 2**20)
-    if done.returncode != 0 or b"bench done" not in done.stdout:
-        sys.exit(f"{' '.join(command)}: ended with {done.returncode}:\n{done.stdout.decode(errors='replace')[-3000:]}")
+    results, output = {}, b""
+    child = subprocess.Popen(["timeout", "-s", "KILL", str(GUEST_LIMIT)] + command, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    exits = vm_exits()
+    for line in child.stdout:
+        output += line
+        seen = LINE.search(line)
+        now = vm_exits()
+        if seen:
+            name, requests, size, nanoseconds = seen.groups()
+            seconds = int(nanoseconds) / 1e9
+            results[name.decode()] = (int(requests) / seconds, int(size) / seconds / 2**20,
+                                      (now - exits) / int(requests))
+        exits = now
+    code = child.wait()
+    if code != 0 or b"bench done" not in output:
+        sys.exit(f"{' '.join(command)}: ended with {code}:\n{output.decode(errors='replace')[-3000:]}")
     return results
 
 
 def show(test, results):
     """One block of the table."""
     column, unit = (1, "MiB/s") if "1M" in test else (0, "requests/s")
-    print(f"\n{test + ', ' + unit:36} {'min':>9} {'median':>9} {'max':>9}   {'ratio to its peer of QEMU':>28}")
+    print(f"\n{test + ', ' + unit:36} {'min':>9} {'median':>9} {'max':>9}   {'ratio to its peer of QEMU':>28}   {'exits/request':>12}")
     for machine, runs in results.items():
         values = [run[test][column] for run in runs]
         line = f"  {machine:34} {min(values):9.0f} {statistics.median(values):9.0f} {max(values):9.0f}"
@@ -82,10 +100,15 @@ def show(test, results):
             peer = [run[test][column] for run in results[PEERS[machine]]]
             ratios = [mine / theirs for mine, theirs in zip(values, peer)]
             line += f"   {min(ratios):8.2f} {statistics.median(ratios):9.2f} {max(ratios):9.2f}"
+        else:
+            line += " " * 31
+        line += f"   {statistics.median(run[test][2] for run in runs):12.2f}"
         print(line)
 
 
 def main():
+    if not os.path.exists("/sys/kernel/debug/kvm"):
+        subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"], check=True)
     guest, seabios, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
     # A directory on a disk: direct I/O is not for memory file systems.
     directory = tempfile.mkdtemp(dir=os.environ["HOME"])
@@ -96,7 +119,7 @@ def main():
             file.write(bytes([number % 251 + 1]) * 2**20)
     wanted = sys.argv[4:]
     commands = {name: command for name, command in machines(guest, seabios, data).items() if not wanted or name in wanted}
-    results: dict[str, list[dict[str, tuple[float, float]]]] = {name: [] for name in commands}
+    results: dict[str, list[dict[str, tuple[float, float, float]]]] = {name: [] for name in commands}
     for number in range(runs):
         for name, command in commands.items():
             results[name].append(run(command))
