@@ -76,7 +76,7 @@ pub fn open(source: &Source) -> Result<Opened, Error> {
     let disk = match &source.access {
         Access::Throwaway { dir } => {
             let overlay = Overlay::new(base, size, dir, source.cache);
-            Arc::new(overlay.map_err(|error| format::at(dir, "cannot make a throw-away layer in it", error))?)
+            Arc::new(overlay.map_err(|error| scratch_error(dir, "cannot make a throw-away layer in it", error))?)
         }
         _ => base,
     };
@@ -92,7 +92,15 @@ pub fn blank(size: u64, dir: &Path, cache: HostCache) -> Result<Arc<dyn Disk>, E
     check_size(size)?;
     let raw = scratch::unnamed_file(dir, size).and_then(|file| Raw::new(file, false));
     let disk = raw.and_then(|disk| disk.with_cache(cache));
-    Ok(Arc::new(disk.map_err(|error| format::at(dir, "cannot make an empty disk in it", error))?))
+    Ok(Arc::new(disk.map_err(|error| scratch_error(dir, "cannot make an empty disk in it", error))?))
+}
+
+/// Sizes were checked before: what is invalid is only to go past the page cache.
+fn scratch_error(dir: &Path, what: &'static str, error: io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EINVAL) => Error::NoDirectIo { path: dir.into() },
+        _ => format::at(dir, what, error),
+    }
 }
 
 fn claim(file: &File, path: &Path, wanted: Claim) -> Result<(), Error> {
