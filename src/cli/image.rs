@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::output::{BAD, DIM, GOOD, HEADING, clean};
 use super::{CliError, output};
-use crate::disk::{self, Access, Format, Source};
+use crate::disk::{self, Access, Format, HostCache, Source};
 use crate::host::report::bytes as size;
 use crate::image::partition::TableKind;
 use crate::image::{self, BootEntry, BootMode, Inspection, Partition};
@@ -49,7 +49,13 @@ struct Report<'a> {
 }
 
 fn inspect(args: &InspectArgs) -> Result<u8, CliError> {
-    let source = Source { path: args.file.clone(), format: args.format, access: Access::Inspect, size: None };
+    let source = Source {
+        path: args.file.clone(),
+        format: args.format,
+        access: Access::Inspect,
+        size: None,
+        cache: HostCache::Used,
+    };
     let opened = disk::open(&source)?;
     let image = image::inspect(opened.disk).map_err(|e| format!("{}: {e}", args.file.display()))?;
     let report = Report { path: &args.file, format: opened.format, inspection: image.inspection() };

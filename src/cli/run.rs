@@ -9,8 +9,8 @@ use clap::{Args, ValueEnum};
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::{CRASHED, CliError, FAILED, TIMED_OUT, Usage, output};
-use crate::disk::Format;
 use crate::disk::size::parse_size;
+use crate::disk::{Format, HostCache};
 use crate::host::kvm;
 use crate::launch::bdm::RootVolume;
 use crate::launch::firmware::{FirmwareChoice, FirmwareOptions};
@@ -89,6 +89,24 @@ impl From<DiskChoice> for DiskInterface {
         match choice {
             DiskChoice::Virtio => Self::Virtio,
             DiskChoice::Nvme => Self::Nvme,
+        }
+    }
+}
+
+/// What disks do with the host's page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CacheChoice {
+    /// Use it: what was read before, by any run, is read from memory
+    Host,
+    /// Go past it: raw disks only, in file systems with direct I/O
+    None,
+}
+
+impl From<CacheChoice> for HostCache {
+    fn from(choice: CacheChoice) -> Self {
+        match choice {
+            CacheChoice::Host => Self::Used,
+            CacheChoice::None => Self::Bypassed,
         }
     }
 }
@@ -172,6 +190,10 @@ pub struct RunArgs {
     #[arg(long)]
     persist: bool,
 
+    /// What disks do with the host's page cache
+    #[arg(long, value_enum, default_value = "host")]
+    cache: CacheChoice,
+
     /// End with 0 as soon as the console shows this (a regular expression; the last 4 KiB are searched)
     #[arg(long, value_name = "REGEX", value_parser = pattern)]
     until: Option<Regex>,
@@ -245,7 +267,8 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         BootReport::check_path(path)?;
     }
     // Opening files takes next to no time: who has named a wrong one reads of that, and not of KVM.
-    let root = RootVolume::new(args.image.clone(), args.format, args.persist);
+    let mut root = RootVolume::new(args.image.clone(), args.format, args.persist);
+    root.cache = args.cache.into();
     let volumes = volumes::open(&root, &args.bdm).map_err(|error| match error.is_about_words() {
         true => CliError::from(Usage(error.to_string())),
         false => error.into(),

@@ -9,6 +9,23 @@ use super::lock::{Conflict, Holder};
 /// Why a disk cannot be opened or made. Every message names the file, and the mend where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Its file system has no direct I/O.
+    #[error("{}: its file system cannot be used past the page cache; leave out --cache none", path.display())]
+    NoDirectIo {
+        /// The file, or the directory of the layer.
+        path: PathBuf,
+    },
+    /// A format that is only read through the page cache.
+    #[error(
+        "{}: --cache none is for raw disks, and this is {format}; leave it out, or convert the disk: qemu-img convert -O raw",
+        path.display()
+    )]
+    CachedFormat {
+        /// The file asked for.
+        path: PathBuf,
+        /// Its format.
+        format: super::Format,
+    },
     /// Nothing has this name.
     #[error("{}: no such file", path.display())]
     NotFound {

@@ -1,12 +1,14 @@
 //! The system calls that the disks are made of; the only `unsafe` of this room.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
 use rustix::fs::FallocateFlags;
 use vm_memory::{Bytes, VolatileSlice};
+
+use super::SECTOR_SIZE;
 
 /// Most segments handed to the kernel in one call (`IOV_MAX` of Linux).
 pub(super) const MAX_SEGMENTS: usize = 1024;
@@ -92,6 +94,22 @@ pub(super) fn write_all(file: &File, offset: u64, bufs: &[VolatileSlice<'_>]) ->
         // SAFETY: as for preadv above; the kernel only reads from the memory.
         check(unsafe { libc::pwritev(file.as_raw_fd(), iovecs.as_ptr(), count, at) })
     })
+}
+
+/// Opens a file once more, past the page cache. Locks stay those of the first opening.
+///
+/// # Errors
+/// `InvalidInput` where its file system has no direct I/O; else what the kernel said.
+pub(super) fn reopen_direct(file: &File, write: bool) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new().read(true).write(write).custom_flags(libc::O_DIRECT).open(path)
+}
+
+/// Whether a transfer is one of whole sectors to and from memory that begins at whole sectors, which direct I/O asks for.
+pub(super) fn is_aligned(offset: u64, bufs: &[VolatileSlice<'_>]) -> bool {
+    let whole = |value: usize| (value as u64).is_multiple_of(SECTOR_SIZE);
+    offset.is_multiple_of(SECTOR_SIZE)
+        && bufs.iter().all(|buf| whole(buf.ptr_guard().as_ptr().addr()) && whole(buf.len()))
 }
 
 /// Calls `step` with what is left, at most [`MAX_SEGMENTS`] at a time, until all of `bufs` is transferred.

@@ -14,12 +14,19 @@ mod open;
 mod overlay;
 mod qcow2;
 mod qcow2_header;
+mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod raw;
 mod scratch;
 pub mod size;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
+mod uring;
 
+use std::fs::File;
 use std::io;
 
 use vm_memory::VolatileSlice;
@@ -31,6 +38,7 @@ pub use open::{Access, Opened, Source, blank, claim_for_writing, open};
 pub use overlay::Overlay;
 pub use qcow2::{OpenError as Qcow2Error, Qcow2};
 pub use qcow2_header::HeaderError;
+pub use queue::{DiskQueue, Ended, Engine};
 pub use raw::Raw;
 pub(crate) use scratch::random_bytes;
 
@@ -86,6 +94,17 @@ pub trait Disk: Send + Sync {
     /// As [`Disk::write_at`].
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
 
+    /// Where bytes can be transferred without asking this disk again, if they lie together in one file. What is written
+    /// to the disk meanwhile may be read or not, as with [`Disk::read_at`].
+    fn place(&self, _transfer: Transfer, _offset: u64, _len: u64) -> Option<Place<'_>> {
+        None
+    }
+
+    /// The file whose data being durable is all that [`Disk::flush`] is about, if there is one.
+    fn durable_file(&self) -> Option<&File> {
+        None
+    }
+
     /// Fills a plain buffer from the bytes at `offset`.
     ///
     /// # Errors
@@ -93,6 +112,37 @@ pub trait Disk: Send + Sync {
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         self.read_at(offset, &[VolatileSlice::from(buf)])
     }
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// From the disk.
+    Read,
+    /// To the disk.
+    Write,
+}
+
+/// Bytes of a disk in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The file.
+    pub file: &'a File,
+    /// The same file past the page cache, where that is wanted.
+    pub direct: Option<&'a File>,
+    /// Where in it they begin.
+    pub offset: u64,
+}
+
+/// What disks do with the host's page cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HostCache {
+    /// Read and write through it: what was read once, by this or another machine, is read from memory.
+    #[default]
+    Used,
+    /// Go past it (`O_DIRECT`), but for requests that are not of whole sectors in memory: nothing is kept twice, and every
+    /// request is the host's disk's.
+    Bypassed,
 }
 
 /// Refuses a range that does not lie wholly inside a disk of `size` bytes.

@@ -1,12 +1,13 @@
 //! From what a person asks for to a disk: the file, its format, its lock, its layer.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::lock::{self, Claim};
 use super::qcow2::OpenError;
-use super::{Disk, Error, Format, MAX_SIZE, Overlay, Qcow2, Raw, SECTOR_SIZE, format, scratch};
+use super::{Disk, Error, Format, HostCache, MAX_SIZE, Overlay, Qcow2, Raw, SECTOR_SIZE, format, scratch};
 
 /// What is to be done with a disk file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Source {
     pub access: Access,
     /// Bytes that the disk is to have, at least those in the file; more only for [`Access::Throwaway`]. `None`: as it is.
     pub size: Option<u64>,
+    /// What it does with the host's page cache.
+    pub cache: HostCache,
 }
 
 /// A disk that was opened.
@@ -64,7 +67,7 @@ pub fn open(source: &Source) -> Result<Opened, Error> {
     }
     // Only now: what was there before the lock could have been changed by another.
     let format = source.format.map_or_else(|| format::detect_open(&file, path), Ok)?;
-    let base = open_format(file, path, format, !persist)?;
+    let base = open_format(file, source, format, !persist)?;
     let base_size = base.size();
     if base_size > MAX_SIZE {
         return Err(Error::TooLarge { path: path.clone(), size: base_size });
@@ -72,8 +75,8 @@ pub fn open(source: &Source) -> Result<Opened, Error> {
     let size = wanted_size(source, format, base_size)?;
     let disk = match &source.access {
         Access::Throwaway { dir } => {
-            let overlay = Overlay::new(base, size, dir);
-            Arc::new(overlay.map_err(|source| no_room(dir, source))?)
+            let overlay = Overlay::new(base, size, dir, source.cache);
+            Arc::new(overlay.map_err(|error| no_room(dir, error))?)
         }
         _ => base,
     };
@@ -85,18 +88,23 @@ pub fn open(source: &Source) -> Result<Opened, Error> {
 ///
 /// # Errors
 /// [`Error::BadSize`], or what the host said.
-pub fn blank(size: u64, dir: &Path) -> Result<Arc<dyn Disk>, Error> {
+pub fn blank(size: u64, dir: &Path, cache: HostCache) -> Result<Arc<dyn Disk>, Error> {
     check_size(size)?;
-    let disk = scratch::unnamed_file(dir, size).and_then(|file| Raw::new(file, false));
-    Ok(Arc::new(disk.map_err(|source| no_room(dir, source))?))
+    let raw = scratch::unnamed_file(dir, size).and_then(|file| Raw::new(file, false));
+    let disk = raw.and_then(|disk| disk.with_cache(cache));
+    Ok(Arc::new(disk.map_err(|error| no_room(dir, error))?))
 }
 
 /// The error of a directory that cannot hold a layer or an empty disk: also where it is not there, it is no disk file.
-fn no_room(dir: &Path, source: std::io::Error) -> Error {
-    Error::Host {
-        path: dir.into(),
-        operation: "cannot make a throw-away file in it (TMPDIR names another directory)",
-        source,
+/// Sizes were checked before: what is invalid is only to go past the page cache.
+fn no_room(dir: &Path, source: io::Error) -> Error {
+    match source.raw_os_error() {
+        Some(libc::EINVAL) => Error::NoDirectIo { path: dir.into() },
+        _ => Error::Host {
+            path: dir.into(),
+            operation: "cannot make a throw-away file in it (TMPDIR names another directory)",
+            source,
+        },
     }
 }
 
@@ -117,13 +125,24 @@ fn claim(file: &File, path: &Path, wanted: Claim) -> Result<(), Error> {
     }
 }
 
-fn open_format(file: File, path: &Path, format: Format, read_only: bool) -> Result<Arc<dyn Disk>, Error> {
+fn open_format(file: File, source: &Source, format: Format, read_only: bool) -> Result<Arc<dyn Disk>, Error> {
+    let Source { path, cache, .. } = source;
     let host = |error| format::at(path, "cannot open the disk in it", error);
     match format {
-        Format::Raw => Ok(Arc::new(Raw::new(file, read_only).map_err(host)?)),
+        Format::Raw => {
+            let disk = Raw::new(file, read_only).map_err(host)?;
+            match disk.with_cache(*cache) {
+                Ok(disk) => Ok(Arc::new(disk)),
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    Err(Error::NoDirectIo { path: path.clone() })
+                }
+                Err(error) => Err(host(error)),
+            }
+        }
+        Format::Qcow2 if *cache == HostCache::Bypassed => Err(Error::CachedFormat { path: path.clone(), format }),
         Format::Qcow2 => match Qcow2::new(file, read_only) {
             Ok(disk) => Ok(Arc::new(disk)),
-            Err(OpenError::Header(source)) => Err(Error::Header { path: path.into(), source }),
+            Err(OpenError::Header(source)) => Err(Error::Header { path: path.clone(), source }),
             Err(OpenError::Host(error)) => Err(host(error)),
         },
     }

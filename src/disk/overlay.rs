@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vm_memory::VolatileSlice;
 
-use super::{Disk, MAX_SIZE, Raw, SECTOR_SIZE, check_range, file_io, scratch};
+use super::{Disk, HostCache, MAX_SIZE, Place, Raw, SECTOR_SIZE, Transfer, check_range, file_io, scratch};
 
 /// The unit of copy-on-write, in bytes: the block of nearly every file system and the page of the host, so that what
 /// guests write is nearly always whole units and nothing has to be copied up.
@@ -113,9 +113,9 @@ impl Overlay {
     /// # Errors
     /// `InvalidInput` for a size that is smaller than the base, no multiple of [`SECTOR_SIZE`] or above [`MAX_SIZE`]; else
     /// what the host said when the file was made.
-    pub fn new(base: Arc<dyn Disk>, size: u64, dir: &Path) -> io::Result<Self> {
+    pub fn new(base: Arc<dyn Disk>, size: u64, dir: &Path, cache: HostCache) -> io::Result<Self> {
         check_size(&*base, size)?;
-        let layer = Raw::new(scratch::unnamed_file(dir, size)?, false)?;
+        let layer = Raw::new(scratch::unnamed_file(dir, size)?, false)?.with_cache(cache)?;
         Self::over(base, Arc::new(layer), size)
     }
 
@@ -249,6 +249,21 @@ impl Disk for Overlay {
         Ok(())
     }
 
+    /// Of the layer or of the base, whichever all of it is in. A unit that enters the layer meanwhile is one that is written
+    /// to while it is read. What is written to a unit that is not in the layer has to enter it too.
+    fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place<'_>> {
+        check_range(self.size, offset, len).ok()?;
+        let mut units =
+            self.pieces(offset, len).flat_map(|piece| piece.units().map(move |unit| piece.region.has(unit)));
+        let in_layer = units.next()?;
+        if units.any(|unit| unit != in_layer) || (transfer == Transfer::Write && !in_layer) {
+            return None;
+        }
+        let disk = if in_layer { &self.layer } else { &self.base };
+        check_range(disk.size(), offset, len).ok()?;
+        disk.place(transfer, offset, len)
+    }
+
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
         self.write_zeroes(offset, len, true)
     }
@@ -326,7 +341,7 @@ mod tests {
     #[test]
     fn a_large_disk_costs_little_memory_and_discards_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Overlay::new(Arc::new(Memory::filled(1 << 20, 5)), 1 << 40, dir.path()).unwrap();
+        let disk = Overlay::new(Arc::new(Memory::filled(1 << 20, 5)), 1 << 40, dir.path(), HostCache::Used).unwrap();
         disk.discard(0, 1 << 40).unwrap();
         assert!(disk.regions.iter().all(|region| region.units.get().is_none()));
         assert!(size_of::<Region>() <= 40, "the documentation says 40 bytes: {}", size_of::<Region>());
@@ -339,7 +354,7 @@ mod tests {
     fn sizes_that_cannot_be_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         for size in [0, 4096, 8192 + 1, MAX_SIZE + 512] {
-            let made = Overlay::new(Arc::new(Memory::filled(8192, 5)), size, dir.path());
+            let made = Overlay::new(Arc::new(Memory::filled(8192, 5)), size, dir.path(), HostCache::Used);
             assert_eq!(made.err().unwrap().kind(), io::ErrorKind::InvalidInput, "{size}");
         }
     }
@@ -371,7 +386,7 @@ mod tests {
             }
         }
         let dir = tempfile::tempdir().unwrap();
-        let disk = Overlay::new(Arc::new(Broken), 8192, dir.path()).unwrap();
+        let disk = Overlay::new(Arc::new(Broken), 8192, dir.path(), HostCache::Used).unwrap();
         assert_eq!(disk.read_exact_at(0, &mut [0; 512]).unwrap_err().raw_os_error(), Some(libc::EIO));
         assert_eq!(write(&disk, 512, &[1; 512]).unwrap_err().raw_os_error(), Some(libc::EIO));
         write(&disk, 0, &[1; 4096]).unwrap();

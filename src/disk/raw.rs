@@ -5,7 +5,7 @@ use std::io;
 
 use vm_memory::VolatileSlice;
 
-use super::{Disk, SECTOR_SIZE, check_range, check_writable, file_io};
+use super::{Disk, HostCache, Place, SECTOR_SIZE, Transfer, check_range, check_writable, file_io};
 
 /// A raw disk over a regular file or a block device.
 ///
@@ -14,6 +14,8 @@ use super::{Disk, SECTOR_SIZE, check_range, check_writable, file_io};
 #[derive(Debug)]
 pub struct Raw {
     file: File,
+    /// The same file, past the page cache.
+    direct: Option<File>,
     /// Bytes that the file has; at most `size`, and less only where it is read-only.
     len: u64,
     size: u64,
@@ -33,7 +35,33 @@ impl Raw {
             file.set_len(size)?;
             len = size;
         }
-        Ok(Self { file, len, size, read_only })
+        Ok(Self { file, direct: None, len, size, read_only })
+    }
+
+    /// The same with another use of the page cache.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the file system cannot go past the page cache; else what the host said.
+    pub fn with_cache(self, cache: HostCache) -> io::Result<Self> {
+        let direct = match cache {
+            HostCache::Used => None,
+            HostCache::Bypassed => Some(file_io::reopen_direct(&self.file, !self.read_only)?),
+        };
+        Ok(Self { direct, ..self })
+    }
+
+    /// Transfers past the page cache, if that is wanted and can be done; tells whether it was.
+    fn past_cache(&self, offset: u64, bufs: &[VolatileSlice<'_>], transfer: Transfer) -> io::Result<bool> {
+        let Some(direct) = self.direct.as_ref().filter(|_| file_io::is_aligned(offset, bufs)) else { return Ok(false) };
+        let done = match transfer {
+            Transfer::Read => file_io::read_exact(direct, offset, bufs),
+            Transfer::Write => file_io::write_all(direct, offset, bufs),
+        };
+        match done {
+            // What is asked of a disk with larger sectors than a request has.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            done => done.map(|()| true),
+        }
     }
 }
 
@@ -50,6 +78,9 @@ impl Disk for Raw {
         let len = file_io::total_len(bufs)?;
         check_range(self.size, offset, len)?;
         if offset + len <= self.len {
+            if self.past_cache(offset, bufs, Transfer::Read)? {
+                return Ok(());
+            }
             return file_io::read_exact(&self.file, offset, bufs);
         }
         let from_file = self.len.saturating_sub(offset);
@@ -60,12 +91,25 @@ impl Disk for Raw {
     fn write_at(&self, offset: u64, bufs: &[VolatileSlice<'_>]) -> io::Result<()> {
         check_writable(self.read_only)?;
         check_range(self.size, offset, file_io::total_len(bufs)?)?;
+        if self.past_cache(offset, bufs, Transfer::Write)? {
+            return Ok(());
+        }
         file_io::write_all(&self.file, offset, bufs)
     }
 
     fn flush(&self) -> io::Result<()> {
         // fdatasync covers the metadata that the data are found by: length and extents (fdatasync(2)).
         if self.read_only { Ok(()) } else { self.file.sync_data() }
+    }
+
+    fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place<'_>> {
+        let possible = transfer == Transfer::Read || !self.read_only;
+        let end = offset.checked_add(len).filter(|&end| possible && end <= self.len);
+        end.map(|_| Place { file: &self.file, direct: self.direct.as_ref(), offset })
+    }
+
+    fn durable_file(&self) -> Option<&File> {
+        (!self.read_only).then_some(&self.file)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use proptest::prelude::*;
 use vm_memory::VolatileSlice;
 
-use super::{Access, Disk, Format, Opened, Overlay, Raw, Source, check_range, file_io, open, scratch};
+use super::{Access, Disk, Format, HostCache, Opened, Overlay, Raw, Source, check_range, file_io, open, scratch};
 
 /// A disk in memory.
 pub(super) struct Memory(RwLock<Vec<u8>>);
@@ -218,7 +218,7 @@ fn disk_file(dir: &Path, qcow2: Option<&str>) -> PathBuf {
 }
 
 fn source(path: &Path, access: Access) -> Source {
-    Source { path: path.into(), format: None, access, size: None }
+    Source { path: path.into(), format: None, access, size: None, cache: HostCache::Used }
 }
 
 /// Few cases, since each makes files; no file in the source tree when one fails.
@@ -276,7 +276,7 @@ proptest! {
         let meeting = 128u64 << 20;
         let base = Raw::new(scratch::unnamed_file(dir.path(), meeting + 77 * 512).unwrap(), false).unwrap();
         write(&base, meeting - 4096, &[9; 8192]).unwrap();
-        let disk = Overlay::new(Arc::new(base), 3 * meeting, dir.path()).unwrap();
+        let disk = Overlay::new(Arc::new(base), 3 * meeting, dir.path(), HostCache::Used).unwrap();
         let mut model = vec![0; SIZE];
         model[(1 << 19) - 4096..(1 << 19) + 4096].fill(9);
         agree(&disk, meeting - (1 << 19), &mut model, &steps)?;

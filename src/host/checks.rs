@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::firmware::{self, Firmware, FirmwareKind};
+use super::io_uring;
 use super::kvm::{self, Drivers, HostKvm, KvmKind, KvmProblem};
 use super::memory::HostMemory;
 use super::processor::Processor;
@@ -79,6 +80,7 @@ impl Host {
             scratch_found,
             "mkdir -p ~/amiboot-scratch && export TMPDIR=~/amiboot-scratch",
         ));
+        findings.push(self.io_uring(io_uring::refusal()));
         let firmware = firmware::find(&self.root, self.firmware_dir.as_deref());
         findings.push(firmware_found("seabios", "SeaBIOS", FirmwareKind::Bios, &firmware));
         findings.push(firmware_found("ovmf", "OVMF", FirmwareKind::Uefi, &firmware));
@@ -126,6 +128,23 @@ impl Host {
         }
         findings.push(driver(&drivers));
         findings
+    }
+
+    fn io_uring(&self, refusal: Option<&str>) -> Finding {
+        let Some(why) = refusal else {
+            return Finding::ok(Group::Storage, "io_uring", "works: a disk does many requests at a time");
+        };
+        let switch = self.root.path("/proc/sys/kernel/io_uring_disabled");
+        let disabled = std::fs::read_to_string(switch).is_ok_and(|value| value.trim() != "0");
+        let mend = if disabled {
+            Mend::run("Allow it", "sudo sysctl kernel.io_uring_disabled=0")
+        } else {
+            Mend::tell(
+                "In a container, allow io_uring_setup, io_uring_enter and io_uring_register in its seccomp profile.",
+            )
+        };
+        let seen = format!("not to be had ({why}); each queue of a disk does one request after the other");
+        Finding::note(Group::Storage, "io_uring", seen, Some(mend))
     }
 
     fn qemu_img(&self) -> Finding {

@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod files;
 pub mod firmware;
+pub mod io_uring;
 pub mod kvm;
 pub mod memory;
 pub mod panics;

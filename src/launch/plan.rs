@@ -479,11 +479,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::disk::blank;
+    use crate::disk::{HostCache, blank};
 
     fn planner(dir: &Path, size: u64, format: Option<Format>, kernel: Option<PathBuf>) -> Planner {
         Planner {
-            root: RootDisk { path: "disk".into(), disk: blank(size, dir).unwrap(), format, identity: None },
+            root: RootDisk {
+                path: "disk".into(),
+                disk: blank(size, dir, HostCache::Used).unwrap(),
+                format,
+                identity: None,
+            },
             overrides: BootOverrides { kernel, ..BootOverrides::default() },
             timeline: Arc::new(Timeline::from_process_start()),
             cache: Cache::open(dir).unwrap(),

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::plan::Booted;
 use super::session::{Ended, Outcome};
+use crate::disk::Engine;
 use crate::host::files;
 use crate::vmm::config::MachineConfig;
 use crate::vmm::memory::Resident;
@@ -36,6 +37,8 @@ pub struct BootReport {
     /// Where the times count from.
     clock: &'static str,
     events: Vec<Event>,
+    /// How requests of the disks are done.
+    disk_io: Engine,
     memory: Option<Resident>,
 }
 
@@ -93,6 +96,7 @@ impl BootReport {
             starts: ended.starts,
             clock: CLOCK,
             events: events.collect(),
+            disk_io: Engine::of_host(),
             memory: ended.resident,
         }
     }

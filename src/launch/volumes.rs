@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::bdm::{self, BdmError, DeviceName, RootVolume, VolumeSource, VolumeSpec};
 use super::plan::{RootDisk, open_at_once};
-use crate::disk::{Disk, Format};
+use crate::disk::{Disk, Format, HostCache};
 use crate::image::cache::FileIdentity;
 use crate::vmm::builder::DiskConfig;
 use crate::vmm::config::{ConfigError, MachineConfig};
@@ -80,7 +80,7 @@ pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeErro
     // Before the disk is opened: what is found on it is then at least as new as this says.
     let root_identity = identity(&root.path);
     let dir = scratch_dir();
-    let disks = specs.iter().map(|spec| open_spec(spec, &dir)).collect::<Result<Vec<_>, _>>()?;
+    let disks = specs.iter().map(|spec| open_spec(spec, &dir, root.cache)).collect::<Result<Vec<_>, _>>()?;
     // The root is always there: resolve() begins with it.
     let root_disk = disks.first().map(|d| d.disk.clone()).ok_or(ConfigError::TooManyDisks { asked: 0, max: 0 })?;
     Ok(Volumes {
@@ -115,9 +115,10 @@ fn check_files(specs: &[VolumeSpec]) -> Result<(), VolumeError> {
     Ok(())
 }
 
-fn open_spec(spec: &VolumeSpec, dir: &Path) -> Result<DiskConfig, BdmError> {
+fn open_spec(spec: &VolumeSpec, dir: &Path, cache: HostCache) -> Result<DiskConfig, BdmError> {
     let serial = String::from_utf8_lossy(&spec.serial()).into_owned();
-    Ok(DiskConfig { disk: spec.open(dir)?, serial, device: spec.device.to_string(), ephemeral: spec.ephemeral })
+    let disk = spec.open(dir, cache)?;
+    Ok(DiskConfig { disk, serial, device: spec.device.to_string(), ephemeral: spec.ephemeral })
 }
 
 /// A block device does not tell by its times that it was written to: it has no identity.

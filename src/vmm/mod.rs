@@ -9,6 +9,7 @@ pub mod devices;
 pub mod firmware;
 pub mod io_events;
 pub mod irq_routing;
+mod kick;
 pub mod machine;
 pub mod memory;
 pub mod nvme;

@@ -95,7 +95,7 @@ fn throwaway_runs_share_a_file_and_a_persisting_one_has_it_alone() {
         let text = open(&source(&path, throwaway.clone())).err().unwrap().to_string();
         assert!(text.contains(&path.display().to_string()) && text.contains(&other.0.id().to_string()), "{text}");
         drop(other);
-        assert_eq!(locked(&Access::Persist), None);
+        open_free(&source(&path, Access::Persist)).unwrap();
     }
 }
 
@@ -161,13 +161,13 @@ fn a_layer_needs_its_directory() {
 #[test]
 fn a_blank_disk_is_empty_and_leaves_nothing() {
     let dir = test_dir();
-    let disk = blank(10 << 30, dir.path()).unwrap();
+    let disk = blank(10 << 30, dir.path(), HostCache::Used).unwrap();
     assert_eq!((disk.size(), disk.is_read_only()), (10 << 30, false));
     write(&*disk, (10 << 30) - 512, &[3; 512]).unwrap();
     assert_eq!(read(&*disk, (10 << 30) - 1024, 1024), [[0; 512], [3; 512]].concat());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     for size in [0, 511, 513, (64 << 40) + 512] {
-        assert!(matches!(blank(size, dir.path()), Err(Error::BadSize { .. })));
+        assert!(matches!(blank(size, dir.path(), HostCache::Used), Err(Error::BadSize { .. })));
     }
 }
 
@@ -183,4 +183,30 @@ fn discards_free_room_in_qcow2_files_too() {
     assert!(room() + SIZE as u64 / 2 < before, "{} of {before} still held", room());
     disk.flush().unwrap();
     qemu_img(&[&"check", &"-U", &path]);
+}
+
+#[test]
+fn past_the_page_cache_raw_disks_are_the_same_and_others_are_refused() {
+    let (dir, path, throwaway) = with_layers(None);
+    let past = |path: &Path, access: &Access| Source { cache: HostCache::Bypassed, ..source(path, access.clone()) };
+    let before = std::fs::read(&path).unwrap();
+    let layered = open(&past(&path, &throwaway)).unwrap().disk;
+    // In whole sectors and not, over what is in the layer and what is not.
+    let mut expected = before.clone();
+    for (offset, len, byte) in [(0, 4096, 9), (512, 512, 8), (100, 1000, 7), (8192 + 7, 9000, 6), (4096, 8192, 5)] {
+        write(&*layered, offset as u64, &vec![byte; len]).unwrap();
+        expected[offset..offset + len].fill(byte);
+        assert!(read(&*layered, 0, SIZE) == expected, "{offset} {len}");
+    }
+    assert!(std::fs::read(&path).unwrap() == before);
+    drop(layered);
+    let kept = open_free(&past(&path, &Access::Persist)).unwrap().disk;
+    write(&*kept, 512, &[3; 1024]).unwrap();
+    write(&*kept, 1, &[4; 9]).unwrap();
+    kept.flush().unwrap();
+    let after = std::fs::read(&path).unwrap();
+    assert!(after[512..1536] == [3; 1024] && after[1..10] == [4; 9] && after[1536..] == before[1536..]);
+    let qcow2 = disk_file(dir.path(), Some(QCOW2_KINDS[0]));
+    let error = open(&past(&qcow2, &throwaway)).err().unwrap();
+    assert!(matches!(error, Error::CachedFormat { .. }) && error.to_string().contains("qemu-img convert"), "{error}");
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{BdmEntry, BdmError, BdmSource, DeviceName, EPHEMERAL_SIZE};
-use crate::disk::{self, Access, Disk, Format, Source};
+use crate::disk::{self, Access, Disk, Format, HostCache, Source};
 
 /// The root volume, as the disk file that a run is given says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +21,14 @@ pub struct RootVolume {
     pub format: Option<Format>,
     /// What the guest writes goes to the file itself.
     pub persist: bool,
+    /// What it, and the other volumes, do with the host's page cache.
+    pub cache: HostCache,
 }
 
 impl RootVolume {
     /// A root volume at `/dev/sda1`, as most images name it.
     pub fn new(path: PathBuf, format: Option<Format>, persist: bool) -> Self {
-        Self { device: DeviceName::root(), path, format, persist }
+        Self { device: DeviceName::root(), path, format, persist, cache: HostCache::Used }
     }
 }
 
@@ -78,7 +80,7 @@ impl VolumeSpec {
     ///
     /// # Errors
     /// [`BdmError::SmallerThanSnapshot`], or [`BdmError::Disk`] with what is wrong with the file.
-    pub fn open(&self, dir: &Path) -> Result<Arc<dyn Disk>, BdmError> {
+    pub fn open(&self, dir: &Path, cache: HostCache) -> Result<Arc<dyn Disk>, BdmError> {
         let failed = |error| match error {
             disk::Error::SizeTooSmall { path, wanted, size } => {
                 BdmError::SmallerThanSnapshot { device: self.device.clone(), size: wanted, path, source_size: size }
@@ -87,14 +89,14 @@ impl VolumeSpec {
         };
         let (path, format) = match &self.source {
             VolumeSource::File { path, format } => (path.clone(), *format),
-            VolumeSource::Blank => return disk::blank(self.size.unwrap_or_default(), dir).map_err(failed),
+            VolumeSource::Blank => return disk::blank(self.size.unwrap_or_default(), dir, cache).map_err(failed),
         };
         let access = match (self.persist, self.read_only) {
             (true, _) => Access::Persist,
             (false, true) => Access::ReadOnly,
             (false, false) => Access::Throwaway { dir: dir.into() },
         };
-        disk::open(&Source { path, format, access, size: self.size }).map(|opened| opened.disk).map_err(failed)
+        disk::open(&Source { path, format, access, size: self.size, cache }).map(|opened| opened.disk).map_err(failed)
     }
 }
 
@@ -306,7 +308,7 @@ mod tests {
         let data = data.display();
         let mapping = entries(&["sda1=2M", "sdf=3M", &format!("sdg={data},read-only"), &format!("sdh={data},size=8K")]);
         let volumes = resolve(&root, &mapping).unwrap();
-        let disks: Vec<_> = volumes.iter().map(|volume| volume.open(dir.path()).unwrap()).collect();
+        let disks: Vec<_> = volumes.iter().map(|volume| volume.open(dir.path(), HostCache::Used).unwrap()).collect();
         let seen: Vec<_> = disks.iter().map(|disk| (disk.size(), disk.is_read_only())).collect();
         assert_eq!(seen, [(2 << 20, false), (3 << 20, false), (4096, true), (8192, false)]);
         let mut sector = [9; 512];
@@ -318,7 +320,7 @@ mod tests {
     fn a_volume_smaller_than_its_source_is_refused_in_the_words_of_ec2() {
         let (dir, root) = root();
         let volumes = resolve(&root, &entries(&["sda1=512K"])).unwrap();
-        let error = volumes[0].open(dir.path()).err().unwrap().to_string();
+        let error = volumes[0].open(dir.path(), HostCache::Used).err().unwrap().to_string();
         assert!(error.contains("smaller than snapshot") && error.contains("expect size >= 1GB"), "{error}");
         assert!(error.contains("disk.raw") && error.contains("/dev/sda1"), "{error}");
     }
@@ -327,7 +329,7 @@ mod tests {
     fn a_disk_that_cannot_be_opened_is_named_with_its_device() {
         let (dir, root) = root();
         let volumes = resolve(&root, &entries(&["sdf=/no/such/file"])).unwrap();
-        let error = volumes[1].open(dir.path()).err().unwrap().to_string();
+        let error = volumes[1].open(dir.path(), HostCache::Used).err().unwrap().to_string();
         assert!(error.contains("/dev/sdf") && error.contains("/no/such/file"), "{error}");
     }
 
@@ -335,9 +337,9 @@ mod tests {
     fn a_persisting_volume_is_its_file() {
         let (dir, root) = root();
         let volumes = resolve(&RootVolume { persist: true, ..root.clone() }, &[]).unwrap();
-        let disk = volumes[0].open(dir.path()).unwrap();
+        let disk = volumes[0].open(dir.path(), HostCache::Used).unwrap();
         disk.write_at(0, &[(&mut [7u8; 512][..]).into()]).unwrap();
         assert_eq!(std::fs::read(&root.path).unwrap()[..512], [7; 512]);
-        assert!(matches!(volumes[0].open(dir.path()), Err(BdmError::Disk { .. })));
+        assert!(matches!(volumes[0].open(dir.path(), HostCache::Used), Err(BdmError::Disk { .. })));
     }
 }

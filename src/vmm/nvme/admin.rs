@@ -105,10 +105,11 @@ impl Engine {
         if configuration >> bit & 0xf == shift { Ok(()) } else { Err(Status::INVALID_QUEUE_SIZE) }
     }
 
-    /// Section 5.6. No command of the queue is in flight: each is done before the next is fetched. Those that were not
-    /// fetched are lost, as the driver must expect.
+    /// Section 5.6. Commands that were begun are finished first. Those that were not fetched are lost, as the driver must
+    /// expect.
     fn delete_submission_queue(&mut self, command: &Command) -> Result<Reply, Status> {
         let (id, _) = command.halves(10);
+        self.settle().map_err(|_| Status::DATA_TRANSFER_ERROR)?;
         let slot = self.submission.get_mut(usize::from(id)).filter(|slot| id != 0 && slot.is_some());
         *slot.ok_or(Status::INVALID_QUEUE_ID)? = None;
         self.shared.doorbells.open(Kind::Submission, id, 0);

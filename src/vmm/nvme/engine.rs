@@ -1,17 +1,20 @@
 //! The queues of an enabled controller, and the order in which they are served: round robin, a few commands each.
 
+use std::io as host;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vm_memory::GuestMemoryError;
 
-use super::command::{Command, Status};
+use super::command::{Command, Outcome, Status};
 use super::counters::NvmeCounters;
 use super::doorbell::Kind;
 use super::features::Features;
 use super::log_page::{ERRORS, ErrorEntry, ErrorLog, HEALTH};
 use super::queue::{Completion, CompletionQueue, SubmissionQueue};
 use super::{Shared, io, status_bits};
+use crate::disk::{DiskQueue, Ended};
 
 /// Commands taken from one queue before the next has its turn, and before the driver is called.
 const BURST: usize = 8;
@@ -84,6 +87,27 @@ impl Events {
     }
 }
 
+/// A command that the disk may have begun.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    /// Its submission queue.
+    queue: u16,
+    /// The queue that its completion goes to.
+    completion: u16,
+    pub command: Command,
+}
+
+/// Why the controller cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// Nothing can be told to the driver.
+    #[error("a queue is not memory: {0}")]
+    Memory(#[from] GuestMemoryError),
+    /// What was begun does not end.
+    #[error("the host does not finish its requests: {0}")]
+    Host(#[from] host::Error),
+}
+
 /// What becomes of a command.
 pub enum Reply {
     /// It has ended well, with this double word 0.
@@ -95,6 +119,12 @@ pub enum Reply {
 /// All that an enabled controller has. Lives in the worker, and is gone after a reset.
 pub struct Engine {
     pub shared: Arc<Shared>,
+    /// What of the disk is under way.
+    disk: DiskQueue<InFlight>,
+    /// Kept for its room.
+    ended: Vec<Ended<InFlight>>,
+    /// Commands of each completion queue, by its number, that the disk has begun: their completions need room.
+    begun: Vec<u16>,
     /// By number; 0 are the admin queues.
     pub submission: Vec<Option<SubmissionQueue>>,
     pub completion: Vec<Option<CompletionQueue>>,
@@ -115,6 +145,9 @@ impl Engine {
     ) -> Result<Self, Status> {
         let none = usize::from(shared.queues) + 1;
         let mut engine = Self {
+            disk: DiskQueue::new(shared.disk.clone(), &shared.memory, shared.engine),
+            ended: Vec::new(),
+            begun: vec![0; none],
             submission: (0..none).map(|_| None).collect(),
             completion: (0..none).map(|_| None).collect(),
             features: Features::new(shared.vectors),
@@ -145,8 +178,8 @@ impl Engine {
     /// Gives every queue a turn; tells whether there was anything to do.
     ///
     /// # Errors
-    /// Where a queue is not memory any more: nothing can be told to the driver.
-    pub fn poll(&mut self) -> Result<bool, GuestMemoryError> {
+    /// [`EngineError`].
+    pub fn poll(&mut self) -> Result<bool, EngineError> {
         self.shared.starved.store(false, Ordering::SeqCst);
         self.note_bad_doorbells();
         let mut worked = self.shut_down();
@@ -155,7 +188,49 @@ impl Engine {
         for id in 0..queues {
             worked |= self.serve(id)?;
         }
-        Ok(worked)
+        Ok(worked | self.finish()?)
+    }
+
+    /// Readable when a command that the disk has begun has ended; nothing where none is begun.
+    pub fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.disk.event()
+    }
+
+    /// Answers the commands that the disk has ended; tells whether there were any.
+    fn finish(&mut self) -> Result<bool, EngineError> {
+        let mut ended = std::mem::take(&mut self.ended);
+        let result = self.disk.reap(&mut ended);
+        self.answer(ended, result)
+    }
+
+    /// Waits for all commands that the disk has begun, and answers them.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn settle(&mut self) -> Result<(), EngineError> {
+        let mut ended = std::mem::take(&mut self.ended);
+        let result = self.disk.settle(&mut ended);
+        self.answer(ended, result).map(|_| ())
+    }
+
+    fn answer(&mut self, mut ended: Vec<Ended<InFlight>>, result: host::Result<()>) -> Result<bool, EngineError> {
+        let some = !ended.is_empty();
+        for (begun, result) in ended.drain(..) {
+            let InFlight { queue, completion, command } = begun;
+            let outcome = io::conclude(&self.shared, &command, result);
+            self.complete(queue, completion, &command, outcome)?;
+            if let Some(begun) = self.begun.get_mut(usize::from(completion)) {
+                *begun = begun.saturating_sub(1);
+            }
+        }
+        self.ended = ended;
+        if some {
+            for id in 0..u16::try_from(self.completion.len()).unwrap_or(u16::MAX) {
+                self.announce(id);
+            }
+        }
+        result?;
+        Ok(some)
     }
 
     /// Whether [`Engine::poll`] would find something to do. Where only room in a completion queue is missing, its
@@ -167,7 +242,10 @@ impl Engine {
         }
         (self.events.next().is_some() && self.has_room(0))
             || (0..).zip(&self.submission).any(|(id, queue)| {
-                queue.as_ref().is_some_and(|queue| self.has_commands(id, queue) && self.has_room(queue.completion))
+                let can_serve = |queue: &SubmissionQueue| {
+                    self.has_commands(id, queue) && self.may_begin(id) && self.has_room(queue.completion)
+                };
+                queue.as_ref().is_some_and(can_serve)
             })
     }
 
@@ -175,11 +253,17 @@ impl Engine {
         self.shared.doorbells.value(Kind::Submission, id) != queue.head()
     }
 
-    /// Whether a completion can be posted. If not, that is remembered before the doorbell is looked at for the last
+    /// Whether the disk takes another command. If not, what ends wakes the worker.
+    fn may_begin(&self, id: u16) -> bool {
+        id == 0 || !self.disk.is_full()
+    }
+
+    /// Whether a completion can be posted, beside those of what the disk has begun. If not, that is remembered before the doorbell is looked at for the last
     /// time, so that the driver's next write to it is either seen here or wakes the worker.
     fn has_room(&self, id: u16) -> bool {
         let Some(Some(queue)) = self.completion.get(usize::from(id)) else { return false };
-        let is_full = || queue.is_full(self.shared.doorbells.value(Kind::Completion, id));
+        let begun = self.begun.get(usize::from(id)).copied().unwrap_or(0);
+        let is_full = || queue.room(self.shared.doorbells.value(Kind::Completion, id)) <= begun;
         if !is_full() {
             return true;
         }
@@ -188,7 +272,7 @@ impl Engine {
     }
 
     /// Serves a few commands of a queue. A command is fetched only when there is room for its completion.
-    fn serve(&mut self, id: u16) -> Result<bool, GuestMemoryError> {
+    fn serve(&mut self, id: u16) -> Result<bool, EngineError> {
         let mut served = None;
         for _ in 0..BURST {
             if self.shared.stopping() {
@@ -196,14 +280,13 @@ impl Engine {
             }
             let Some(Some(queue)) = self.submission.get(usize::from(id)) else { break };
             let completion = queue.completion;
-            if !self.has_commands(id, queue) || !self.has_room(completion) {
+            if !self.has_commands(id, queue) || !self.may_begin(id) || !self.has_room(completion) {
                 break;
             }
             let Some(Some(queue)) = self.submission.get_mut(usize::from(id)) else { break };
             let command = queue.fetch(&self.shared.memory)?;
-            let head = queue.head();
             served = Some(completion);
-            self.execute(id, head, completion, &command)?;
+            self.execute(id, completion, &command)?;
         }
         if let Some(completion) = served {
             self.announce(completion);
@@ -211,20 +294,44 @@ impl Engine {
         Ok(served.is_some())
     }
 
-    fn execute(&mut self, queue: u16, head: u16, completion: u16, command: &Command) -> Result<(), GuestMemoryError> {
-        let reply = if queue == 0 {
-            self.admin(command)
+    fn execute(&mut self, queue: u16, completion: u16, command: &Command) -> Result<(), GuestMemoryError> {
+        let outcome = if queue == 0 {
+            match self.admin(command) {
+                Ok(Reply::Held) => return Ok(()),
+                Ok(Reply::Done(result)) => Ok(result),
+                Err(status) => Err(status),
+            }
         } else {
-            io::execute(&self.shared, self.features.write_cache(), command).map(Reply::Done)
+            let begun = InFlight { queue, completion, command: *command };
+            match io::execute(&self.shared, &mut self.disk, self.features.write_cache(), begun).transpose() {
+                Some(outcome) => outcome,
+                None => {
+                    if let Some(begun) = self.begun.get_mut(usize::from(completion)) {
+                        *begun = begun.saturating_add(1);
+                    }
+                    return Ok(());
+                }
+            }
         };
-        let (result, status) = match reply {
-            Ok(Reply::Held) => return Ok(()),
-            Ok(Reply::Done(result)) => (result, Status::SUCCESS),
+        self.complete(queue, completion, command, outcome)
+    }
+
+    /// Posts how a command ended.
+    fn complete(
+        &mut self,
+        queue: u16,
+        completion: u16,
+        command: &Command,
+        outcome: Outcome,
+    ) -> Result<(), GuestMemoryError> {
+        let (result, status) = match outcome {
+            Ok(result) => (result, Status::SUCCESS),
             Err(status) => {
                 self.note_failure(queue, command, status);
                 (0, status)
             }
         };
+        let head = self.submission.get(usize::from(queue)).and_then(Option::as_ref).map_or(0, SubmissionQueue::head);
         self.post(completion, &Completion { result, head, queue, id: command.id, status })
     }
 

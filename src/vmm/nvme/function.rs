@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Identity, Interrupts, Log, MAX_QUEUES, Nvme, REGISTERS_LEN, Setup};
-use crate::disk::Disk;
+use crate::disk::{Disk, Engine};
 use crate::vmm::bus::Bus;
 use crate::vmm::memory::GuestMemory;
 use crate::vmm::pci::config::{self, BarKind};
@@ -48,7 +48,9 @@ impl NvmeFunction {
         let (vendor, device) = identity.pci_ids();
         let msix = Msix::new(vectors, msi.allocate(vectors)?);
         let interrupts = msix.clone();
-        let controller = Arc::new(Nvme::new(Setup { disk, identity, memory, interrupts, vectors, queues, log })?);
+        let engine = Engine::of_host();
+        let controller =
+            Arc::new(Nvme::new(Setup { disk, engine, identity, memory, interrupts, vectors, queues, log })?);
         let identity =
             config::Identity { vendor, device, revision: 0, class: CLASS, subsystem_vendor: vendor, subsystem: device };
         let endpoint = endpoint(identity, &controller, msix).map_err(io::Error::other)?;

@@ -7,8 +7,9 @@ use vm_memory::Permissions;
 
 use super::command::{Command, Outcome, Status};
 use super::counters::NvmeCounters;
+use super::engine::InFlight;
 use super::{BROADCAST, MAX_TRANSFER, NAMESPACE, Shared, prp};
-use crate::disk::SECTOR_SIZE;
+use crate::disk::{DiskQueue, SECTOR_SIZE};
 
 /// Opcodes (figure 346).
 pub mod opcode {
@@ -57,40 +58,87 @@ impl Extent {
     }
 }
 
-/// Does a command of an I/O queue. Without the write cache every change is durable when it is answered.
+/// Does a command of an I/O queue; or begins it, to end as `begun` by the disk, and gives nothing. Without the write cache
+/// every change is durable when it is answered.
 ///
 /// # Errors
 /// The [`Status`] that refuses it, or the host's failure.
-pub fn execute(shared: &Shared, write_cache: bool, command: &Command) -> Outcome {
-    let operation = match command.opcode {
-        opcode::FLUSH => return flush_namespace(shared, command),
-        opcode::WRITE => write,
-        opcode::READ => read,
-        opcode::COMPARE => compare,
-        opcode::WRITE_ZEROES => write_zeroes,
-        opcode::DATASET_MANAGEMENT => dataset_management,
-        _ => return Err(Status::INVALID_OPCODE),
-    };
+pub fn execute(
+    shared: &Shared,
+    disk: &mut DiskQueue<InFlight>,
+    write_cache: bool,
+    begun: InFlight,
+) -> Result<Option<u32>, Status> {
+    let command = &begun.command;
+    if command.opcode == opcode::FLUSH {
+        command.check_flags()?;
+        return begin_flush(shared, disk, begun);
+    }
+    if !matches!(
+        command.opcode,
+        opcode::READ | opcode::WRITE | opcode::COMPARE | opcode::WRITE_ZEROES | opcode::DATASET_MANAGEMENT
+    ) {
+        return Err(Status::INVALID_OPCODE);
+    }
     command.check_flags()?;
     if command.nsid != NAMESPACE {
         return Err(Status::INVALID_NAMESPACE);
     }
-    operation(shared, command)?;
-    let changes = matches!(command.opcode, opcode::WRITE | opcode::WRITE_ZEROES | opcode::DATASET_MANAGEMENT);
     let forced = command.opcode != opcode::DATASET_MANAGEMENT && command.cdw(12) & FORCE_UNIT_ACCESS != 0;
-    if changes && (forced || !write_cache) {
+    let durable = forced || !write_cache;
+    match command.opcode {
+        opcode::READ => return begin_read(shared, disk, begun),
+        opcode::COMPARE => return compare(shared, command).map(|()| Some(0)),
+        opcode::WRITE if !durable => return begin_write(shared, disk, begun),
+        opcode::WRITE => write(shared, command)?,
+        opcode::WRITE_ZEROES => write_zeroes(shared, command)?,
+        _ => dataset_management(shared, command)?,
+    }
+    if durable {
         flush(shared)?;
     }
-    Ok(0)
+    Ok(Some(0))
 }
 
-fn flush_namespace(shared: &Shared, command: &Command) -> Outcome {
-    command.check_flags()?;
-    if ![NAMESPACE, BROADCAST].contains(&command.nsid) {
+fn begin_read(shared: &Shared, disk: &mut DiskQueue<InFlight>, begun: InFlight) -> Result<Option<u32>, Status> {
+    let extent = Extent::of_transfer(shared, &begun.command)?;
+    let bufs = prp::slices(&shared.memory, &begun.command, extent.len, Permissions::Write)?;
+    disk.read(begun, extent.offset, &bufs).map(|(begun, result)| conclude(shared, &begun.command, result)).transpose()
+}
+
+fn begin_write(shared: &Shared, disk: &mut DiskQueue<InFlight>, begun: InFlight) -> Result<Option<u32>, Status> {
+    let extent = Extent::of_transfer(shared, &begun.command)?;
+    check_writable(shared)?;
+    let bufs = prp::slices(&shared.memory, &begun.command, extent.len, Permissions::Read)?;
+    disk.write(begun, extent.offset, &bufs).map(|(begun, result)| conclude(shared, &begun.command, result)).transpose()
+}
+
+fn begin_flush(shared: &Shared, disk: &mut DiskQueue<InFlight>, begun: InFlight) -> Result<Option<u32>, Status> {
+    if ![NAMESPACE, BROADCAST].contains(&begun.command.nsid) {
         return Err(Status::INVALID_NAMESPACE);
     }
-    flush(shared)?;
-    NvmeCounters::count(&shared.counters.flushes);
+    disk.flush(begun).map(|(begun, result)| conclude(shared, &begun.command, result)).transpose()
+}
+
+/// What becomes of a command that the disk has ended: a read, a write or a flush.
+///
+/// # Errors
+/// The host's failure.
+pub fn conclude(shared: &Shared, command: &Command, result: io::Result<()>) -> Outcome {
+    if command.opcode == opcode::FLUSH {
+        host(shared, "flush", 0, Status::WRITE_FAULT, result)?;
+        NvmeCounters::count(&shared.counters.flushes);
+        return Ok(0);
+    }
+    let extent = Extent::of_transfer(shared, command)?;
+    let counters = &shared.counters;
+    if command.opcode == opcode::WRITE {
+        host(shared, "write", extent.offset, Status::WRITE_FAULT, result)?;
+        transferred(&counters.writes, &counters.written_bytes, extent);
+    } else {
+        host(shared, "read", extent.offset, Status::UNRECOVERED_READ, result)?;
+        transferred(&counters.reads, &counters.read_bytes, extent);
+    }
     Ok(0)
 }
 
@@ -100,15 +148,6 @@ fn flush_namespace(shared: &Shared, command: &Command) -> Outcome {
 /// [`Status::WRITE_FAULT`] and its like.
 pub fn flush(shared: &Shared) -> Result<(), Status> {
     host(shared, "flush", 0, Status::WRITE_FAULT, shared.disk.flush())
-}
-
-fn read(shared: &Shared, command: &Command) -> Result<(), Status> {
-    let extent = Extent::of_transfer(shared, command)?;
-    let bufs = prp::slices(&shared.memory, command, extent.len, Permissions::Write)?;
-    let result = shared.disk.read_at(extent.offset, &bufs);
-    host(shared, "read", extent.offset, Status::UNRECOVERED_READ, result)?;
-    transferred(&shared.counters.reads, &shared.counters.read_bytes, extent);
-    Ok(())
 }
 
 fn write(shared: &Shared, command: &Command) -> Result<(), Status> {

@@ -16,6 +16,8 @@ mod counters;
 mod doorbell;
 mod engine;
 mod features;
+#[cfg(test)]
+mod flight_tests;
 mod function;
 #[cfg(test)]
 mod hostile_tests;
@@ -50,7 +52,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use self::doorbell::Doorbells;
 use super::memory::GuestMemory;
-use crate::disk::Disk;
+use crate::disk::{Disk, Engine};
 
 /// Bytes of the register space: properties, and from 0x1000 the doorbells (section 3.1). What else the same BAR holds,
 /// as an MSI-X table, begins here or later.
@@ -88,6 +90,8 @@ pub trait Interrupts: Send + Sync {
 pub struct Setup {
     /// The disk behind the namespace.
     pub disk: Arc<dyn Disk>,
+    /// How its requests are done.
+    pub engine: Engine,
     /// How it presents itself.
     pub identity: Identity,
     /// Guest memory.
@@ -114,6 +118,7 @@ mod status_bits {
 /// What processors, through the registers, and the worker share.
 struct Shared {
     disk: Arc<dyn Disk>,
+    engine: Engine,
     identity: Identity,
     memory: GuestMemory,
     interrupts: Arc<dyn Interrupts>,
@@ -144,6 +149,7 @@ impl Shared {
         let queues = setup.queues.clamp(1, MAX_QUEUES);
         Ok(Self {
             disk: setup.disk,
+            engine: setup.engine,
             identity: setup.identity,
             memory: setup.memory,
             interrupts: setup.interrupts,

@@ -130,12 +130,7 @@ impl CompletionQueue {
         self.ring.entries
     }
 
-    /// Whether there is no room, with the driver at entry `head`: one entry always stays free.
-    pub fn is_full(&self, head: u16) -> bool {
-        self.ring.next(self.tail) == head
-    }
-
-    /// Entries that can be posted.
+    /// Entries that can be posted with the driver at entry `head`: one always stays free.
     pub fn room(&self, head: u16) -> u16 {
         let entries = u32::from(self.ring.entries);
         let used = (u32::from(self.tail) + entries - u32::from(head)) % entries;

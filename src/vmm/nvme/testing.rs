@@ -111,6 +111,7 @@ pub struct Done {
 pub fn setup(disk: Arc<dyn Disk>, memory: GuestMemory, calls: Arc<Calls>) -> Setup {
     Setup {
         disk,
+        engine: Engine::of_host(),
         identity: Identity::ebs("vol-0123456789abcdef0", "/dev/sdf"),
         memory,
         interrupts: calls,

@@ -7,9 +7,10 @@ use std::thread::{self, JoinHandle};
 
 use super::Shared;
 use super::engine::Engine;
+use crate::vmm::kick;
 
-/// A running worker. Dropping it stops the thread and waits for it: a command that is being done is finished, those
-/// behind it stay in their queues, and guest memory is not touched afterwards.
+/// A running worker. Dropping it stops the thread and waits for it: commands that were begun are finished, those behind
+/// them stay in their queues, and guest memory is not touched afterwards.
 pub struct Worker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -47,21 +48,21 @@ fn run(engine: &mut Engine) {
                     return engine.shared.fatal(&format!("its notification cannot be read: {error}"));
                 }
             }
-            Err(error) => return engine.shared.fatal(&format!("a queue is not memory: {error}")),
+            Err(error) => return engine.shared.fatal(&error.to_string()),
         }
+    }
+    if let Err(error) = engine.settle() {
+        engine.shared.fatal(&error.to_string());
     }
 }
 
-/// Waits for news. Whoever has some after `idle` was set kicks; what came before is seen by the last look.
+/// Waits for news, or for the end of what the disk has begun. Whoever has news after `idle` was set kicks; what came before
+/// is seen by the last look.
 fn sleep(engine: &Engine) -> io::Result<()> {
     let shared = &engine.shared;
     shared.idle.store(true, Ordering::SeqCst);
     if !engine.has_work() && !shared.stopping() {
-        while let Err(error) = shared.kick.read() {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
+        kick::wait(&shared.kick, engine.event())?;
     }
     shared.idle.store(false, Ordering::SeqCst);
     Ok(())

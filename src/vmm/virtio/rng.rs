@@ -90,14 +90,14 @@ struct Handler {
 }
 
 impl QueueHandler for Handler {
-    fn serve(&mut self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
+    fn serve(&mut self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> Option<u32> {
         let given = Buffers::collect(chain).ok().and_then(|buffers| fill(memory, &buffers).ok()).unwrap_or(0);
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(u64::from(given), Ordering::Relaxed);
         if given == 0 {
             self.counters.errors.fetch_add(1, Ordering::Relaxed);
         }
-        given
+        Some(given)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A thread that serves one queue: it waits for the driver's kick, takes what is available, and calls the driver.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -12,20 +13,56 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{ActiveQueue, Interrupt};
+use crate::vmm::kick;
 use crate::vmm::memory::GuestMemory;
 
 /// The ring features that every queue served by a worker can do.
 pub const RING_FEATURES: u64 = 1 << VIRTIO_RING_F_EVENT_IDX | 1 << VIRTIO_RING_F_INDIRECT_DESC;
 
+/// A chain that was served: its head, and the bytes written into it, counted from its first writable one: the used length
+/// (virtio 1.2, section 2.7.8).
+pub type Used = (u16, u32);
+
 /// Serves the requests of one queue.
+///
+/// One that does so at once has only `serve`. One that begins requests and is told later how they ended has the rest, and
+/// waits for them when it is dropped: guest memory is not touched afterwards.
 pub trait QueueHandler: Send + 'static {
-    /// Serves one chain to its end and gives the bytes written into it, counted from its first writable one: the used
-    /// length (virtio 1.2, section 2.7.8).
-    fn serve(&mut self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32;
+    /// Serves one chain to its end and gives the used length, or begins to serve it.
+    fn serve(&mut self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> Option<u32>;
+
+    /// Whether no more can be begun until something has ended.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Readable when something that was begun has ended; nothing where nothing is begun.
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Sees to it that what was begun goes on, and adds what has ended to `used`; of all that was begun if `all`.
+    ///
+    /// # Errors
+    /// Where the host has failed for good.
+    fn finish(&mut self, _memory: &GuestMemory, _all: bool, _used: &mut Vec<Used>) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// A running worker. Dropping it stops the thread and waits for it: a request that is being served is finished, those
-/// behind it are left in the ring, and guest memory is not touched afterwards.
+/// Why a queue cannot be served any more.
+#[derive(Debug, thiserror::Error)]
+enum RingError {
+    /// The driver broke it.
+    #[error(transparent)]
+    Queue(#[from] virtio_queue::Error),
+    /// The host.
+    #[error("the host does not finish its requests: {0}")]
+    Host(#[from] io::Error),
+}
+
+/// A running worker. Dropping it stops the thread and waits for it: requests that were begun are finished, those behind
+/// them are left in the ring, and guest memory is not touched afterwards.
 pub struct QueueWorker {
     kick: Arc<EventFd>,
     stop: Arc<AtomicBool>,
@@ -47,7 +84,8 @@ impl QueueWorker {
     ) -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let kick = active.kick.clone();
-        let mut ring = Ring { index, queue: active.queue, memory, interrupt, handler, stop: stop.clone() };
+        let (queue, stopped) = (active.queue, stop.clone());
+        let mut ring = Ring { index, queue, memory, interrupt, handler, stop: stopped, ended: Vec::new() };
         let waiting = active.kick;
         let thread = thread::Builder::new().name(name).spawn(move || {
             let ran = catch_unwind(AssertUnwindSafe(|| ring.run(&waiting)));
@@ -80,21 +118,22 @@ struct Ring<H> {
     interrupt: Arc<dyn Interrupt>,
     handler: H,
     stop: Arc<AtomicBool>,
+    /// Kept for its room.
+    ended: Vec<Used>,
 }
 
 impl<H: QueueHandler> Ring<H> {
     fn run(&mut self, kick: &EventFd) {
         loop {
-            match kick.read() {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return self.give_up(&format!("its notification cannot be read: {error}")),
+            if let Err(error) = kick::wait(kick, self.handler.event()) {
+                return self.give_up(&format!("its notification cannot be read: {error}"));
             }
-            if self.stopping() {
-                return;
-            }
-            if let Err(error) = self.drain() {
+            let done = if self.stopping() { self.finish(true).and_then(|used| self.call(used)) } else { self.drain() };
+            if let Err(error) = done {
                 return self.give_up(&error.to_string());
+            }
+            if self.stopping() && self.handler.event().is_none() {
+                return;
             }
         }
     }
@@ -108,35 +147,55 @@ impl<H: QueueHandler> Ring<H> {
     }
 
     /// Serves all that is available. The driver need not kick meanwhile; before this returns it is asked to kick again,
-    /// and the ring is looked at once more, so that no request is left without a kick (section 2.7.10).
-    fn drain(&mut self) -> Result<(), virtio_queue::Error> {
+    /// and the ring is looked at once more, so that no request is left without a kick (section 2.7.10). Where no more can
+    /// be begun, the driver need not kick either: what ends wakes this thread.
+    fn drain(&mut self) -> Result<(), RingError> {
         loop {
             self.queue.disable_notification(&self.memory)?;
-            if self.serve_available()? && self.driver_wants_interrupt()? {
-                self.interrupt.queue(self.index);
-            }
-            if self.stopping() || !self.queue.enable_notification(&self.memory)? {
+            let used = self.serve_available()?;
+            self.call(used)?;
+            if self.stopping() || self.handler.is_full() || !self.queue.enable_notification(&self.memory)? {
                 return Ok(());
             }
         }
     }
 
-    /// Serves until nothing is available or the worker is to stop; tells whether anything was used.
-    fn serve_available(&mut self) -> Result<bool, virtio_queue::Error> {
+    /// Serves until nothing is available, no more can be begun or the worker is to stop; tells whether anything was used.
+    fn serve_available(&mut self) -> Result<bool, RingError> {
         let mut used = false;
-        while !self.stopping() {
+        while !self.stopping() && !self.handler.is_full() {
             // The index is read and checked anew for each chain: the driver may add to the ring while we work, but never
             // more than the ring holds.
             let Some(chain) = self.queue.iter(&self.memory)?.next() else { break };
             let head = chain.head_index();
             if head >= self.queue.size() {
-                return Err(virtio_queue::Error::InvalidDescriptorIndex);
+                return Err(virtio_queue::Error::InvalidDescriptorIndex.into());
             }
-            let len = self.handler.serve(&self.memory, chain);
-            self.queue.add_used(&self.memory, head, len)?;
-            used = true;
+            if let Some(len) = self.handler.serve(&self.memory, chain) {
+                self.queue.add_used(&self.memory, head, len)?;
+                used = true;
+            }
         }
-        Ok(used)
+        Ok(used | self.finish(false)?)
+    }
+
+    /// Uses what has ended of that which was begun; tells whether anything was.
+    fn finish(&mut self, all: bool) -> Result<bool, RingError> {
+        self.ended.clear();
+        let result = self.handler.finish(&self.memory, all, &mut self.ended);
+        for &(head, len) in &self.ended {
+            self.queue.add_used(&self.memory, head, len)?;
+        }
+        result?;
+        Ok(!self.ended.is_empty())
+    }
+
+    /// Calls the driver, if buffers were used and it wants to know.
+    fn call(&mut self, used: bool) -> Result<(), RingError> {
+        if used && self.driver_wants_interrupt()? {
+            self.interrupt.queue(self.index);
+        }
+        Ok(())
     }
 
     fn driver_wants_interrupt(&mut self) -> Result<bool, virtio_queue::Error> {
@@ -153,7 +212,7 @@ impl<H: QueueHandler> Ring<H> {
     }
 }
 
-/// Serves what a queue holds, as a worker does after a kick, but in the caller's thread.
+/// Serves what a queue holds to its end, as a worker does after a kick and when it stops, but in the caller's thread.
 #[cfg(test)]
 pub fn drain_here(
     queue: Queue,
@@ -162,8 +221,13 @@ pub fn drain_here(
     handler: impl QueueHandler,
 ) -> Result<Queue, virtio_queue::Error> {
     let memory = memory.clone();
-    let mut ring = Ring { index: 0, queue, memory, interrupt, handler, stop: Arc::default() };
-    ring.drain().map(|()| ring.queue)
+    let mut ring = Ring { index: 0, queue, memory, interrupt, handler, stop: Arc::default(), ended: Vec::new() };
+    let done = ring.drain().and_then(|()| ring.finish(true)).and_then(|used| ring.call(used));
+    match done {
+        Ok(()) => Ok(ring.queue),
+        Err(RingError::Queue(error)) => Err(error),
+        Err(RingError::Host(error)) => panic!("{error}"),
+    }
 }
 
 #[cfg(test)]
@@ -177,8 +241,8 @@ mod tests {
     struct Echo;
 
     impl QueueHandler for Echo {
-        fn serve(&mut self, _: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
-            u32::from(chain.head_index()) + 100
+        fn serve(&mut self, _: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> Option<u32> {
+            Some(u32::from(chain.head_index()) + 100)
         }
     }
 
@@ -267,12 +331,12 @@ mod tests {
     struct Endless(Arc<AtomicBool>);
 
     impl QueueHandler for Endless {
-        fn serve(&mut self, memory: &GuestMemory, _: DescriptorChain<&GuestMemory>) -> u32 {
+        fn serve(&mut self, memory: &GuestMemory, _: DescriptorChain<&GuestMemory>) -> Option<u32> {
             // While the ring is being served, no kick is wanted.
             assert_eq!(get(memory, USED), 1);
             put(memory, AVAIL + 2, get(memory, AVAIL + 2).wrapping_add(1));
             self.0.store(true, Ordering::SeqCst);
-            0
+            Some(0)
         }
     }
 
@@ -280,7 +344,7 @@ mod tests {
     struct Faulty;
 
     impl QueueHandler for Faulty {
-        fn serve(&mut self, _: &GuestMemory, _: DescriptorChain<&GuestMemory>) -> u32 {
+        fn serve(&mut self, _: &GuestMemory, _: DescriptorChain<&GuestMemory>) -> Option<u32> {
             panic!("a test's own, on purpose")
         }
     }

@@ -1,22 +1,27 @@
 //! Does block requests: data moves straight between the disk and guest memory.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_WRITE_ZEROES};
 use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, Permissions, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, Permissions, VolatileSlice};
 
 use super::super::chain::{Buffers, Segment, slices, total};
-use super::super::worker::QueueHandler;
+use super::super::worker::{QueueHandler, Used};
 use super::Shared;
 use super::request::{Answerable, Limits, Operation, Range, Request, Status, parse};
+use crate::disk::{DiskQueue, Ended, Engine};
 use crate::vmm::memory::GuestMemory;
 
 /// Serves one queue of a block device.
 pub struct Handler {
     shared: Arc<Shared>,
+    disk: DiskQueue<Begun>,
+    /// Kept for its room.
+    ended: Vec<Ended<Begun>>,
     discard: bool,
     write_zeroes: bool,
     /// Without `VIRTIO_BLK_F_FLUSH` the driver cannot ask for durability, so every write must have it when it is
@@ -27,10 +32,37 @@ pub struct Handler {
 /// A request that was done: the bytes put into the driver's buffers before the status.
 type Done = Result<u64, Status>;
 
+/// How a request is answered.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    head: u16,
+    /// Where the status goes.
+    status: GuestAddress,
+    /// Bytes that the device may write before the status.
+    writable_len: u64,
+}
+
+/// What the disk was asked for.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Read { offset: u64, len: u64 },
+    Write { offset: u64, len: u64 },
+    Flush,
+}
+
+/// A request that the disk has begun.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    answer: Answer,
+    asked: Asked,
+}
+
 impl Handler {
-    pub fn new(shared: Arc<Shared>, features: u64) -> Self {
+    pub fn new(shared: Arc<Shared>, memory: &GuestMemory, features: u64, engine: Engine) -> Self {
         let has = |bit: u32| features & (1 << bit) != 0;
         Self {
+            disk: DiskQueue::new(shared.disk.clone(), memory, engine),
+            ended: Vec::new(),
             shared,
             discard: has(VIRTIO_BLK_F_DISCARD),
             write_zeroes: has(VIRTIO_BLK_F_WRITE_ZEROES),
@@ -47,26 +79,70 @@ impl Handler {
         }
     }
 
-    fn execute(&self, memory: &GuestMemory, request: &Request) -> Done {
+    /// Does a request, or begins it and gives nothing.
+    fn execute(&mut self, memory: &GuestMemory, request: &Request, answer: Answer) -> Option<Done> {
+        let ended = match &request.operation {
+            Operation::Read(offset) => {
+                let bufs = match self.memory_of(memory, &request.data, Permissions::Write) {
+                    Ok(bufs) => bufs,
+                    Err(status) => return Some(Err(status)),
+                };
+                let asked = Asked::Read { offset: *offset, len: total(&request.data) };
+                self.disk.read(Begun { answer, asked }, *offset, &bufs)
+            }
+            Operation::Write(offset) if !self.write_through => {
+                let bufs = match self.memory_of(memory, &request.data, Permissions::Read) {
+                    Ok(bufs) => bufs,
+                    Err(status) => return Some(Err(status)),
+                };
+                let asked = Asked::Write { offset: *offset, len: total(&request.data) };
+                self.disk.write(Begun { answer, asked }, *offset, &bufs)
+            }
+            Operation::Flush => self.disk.flush(Begun { answer, asked: Asked::Flush }),
+            _ => return Some(self.execute_now(memory, request)),
+        };
+        ended.map(|(begun, result)| self.conclude(begun.asked, result))
+    }
+
+    /// What the disk has ended.
+    fn conclude(&self, asked: Asked, result: io::Result<()>) -> Done {
+        let counters = &self.shared.counters;
+        match asked {
+            Asked::Read { offset, len } => {
+                self.host("read", offset, result)?;
+                count(&counters.reads);
+                counters.read_bytes.fetch_add(len, Ordering::Relaxed);
+                Ok(len)
+            }
+            Asked::Write { offset, len } => {
+                self.host("write", offset, result)?;
+                count(&counters.writes);
+                counters.written_bytes.fetch_add(len, Ordering::Relaxed);
+                Ok(0)
+            }
+            Asked::Flush => {
+                self.host("flush", 0, result)?;
+                count(&counters.flushes);
+                Ok(0)
+            }
+        }
+    }
+
+    /// What is never begun.
+    fn execute_now(&self, memory: &GuestMemory, request: &Request) -> Done {
         let counters = &self.shared.counters;
         let data = &request.data;
         match &request.operation {
-            Operation::Read(offset) => {
-                let written = self.read(memory, *offset, data)?;
-                count(&counters.reads);
-                counters.read_bytes.fetch_add(written, Ordering::Relaxed);
-                Ok(written)
-            }
+            // Both are always begun.
+            Operation::Read(_) | Operation::Flush => Err(Status::Unsupported),
             Operation::Write(offset) => {
-                self.write(memory, *offset, data)?;
-                count(&counters.writes);
-                counters.written_bytes.fetch_add(total(data), Ordering::Relaxed);
-                Ok(0)
-            }
-            Operation::Flush => {
-                self.host("flush", 0, self.shared.disk.flush())?;
-                count(&counters.flushes);
-                Ok(0)
+                let bufs = self.memory_of(memory, data, Permissions::Read)?;
+                let done = self.conclude(
+                    Asked::Write { offset: *offset, len: total(data) },
+                    self.shared.disk.write_at(*offset, &bufs),
+                )?;
+                self.settle(*offset)?;
+                Ok(done)
             }
             Operation::GetId => {
                 let written = self.put_serial(memory, data)?;
@@ -86,18 +162,6 @@ impl Handler {
                 Ok(0)
             }
         }
-    }
-
-    fn read(&self, memory: &GuestMemory, offset: u64, data: &[Segment]) -> Done {
-        let bufs = self.memory_of(memory, data, Permissions::Write)?;
-        self.host("read", offset, self.shared.disk.read_at(offset, &bufs))?;
-        Ok(total(data))
-    }
-
-    fn write(&self, memory: &GuestMemory, offset: u64, data: &[Segment]) -> Result<(), Status> {
-        let bufs = self.memory_of(memory, data, Permissions::Read)?;
-        self.host("write", offset, self.shared.disk.write_at(offset, &bufs))?;
-        self.settle(offset)
     }
 
     /// Makes a change durable where the driver could not ask for it.
@@ -143,34 +207,62 @@ impl Handler {
             Status::IoErr
         })
     }
-}
 
-impl QueueHandler for Handler {
-    fn serve(&mut self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> u32 {
-        let counters = &self.shared.counters;
-        let Some(answerable) = Buffers::collect(chain).ok().and_then(|buffers| parse(memory, buffers, self.limits()))
-        else {
-            count(&counters.malformed);
-            return 0;
-        };
-        let Answerable { status, writable_len, request } = answerable;
-        if request.is_err() {
-            count(&counters.refused);
-        }
-        let done = request.and_then(|request| self.execute(memory, &request));
+    /// Writes the status of a request and gives its used length.
+    fn answer(&self, memory: &GuestMemory, answer: Answer, done: Done) -> u32 {
         let (byte, written) = match done {
             Ok(written) => (Status::Ok.byte(), written),
             Err(refusal) => (refusal.byte(), 0),
         };
-        if memory.write_obj(byte, status).is_err() {
+        if memory.write_obj(byte, answer.status).is_err() {
             // Checked when the request was parsed, and guest memory does not shrink.
-            count(&counters.malformed);
+            count(&self.shared.counters.malformed);
             return 0;
         }
         // The used length counts an unbroken run from the first writable byte (section 2.7.8.2): the status is part of
         // it only where everything before it was written too.
-        let used = if written == writable_len { written.saturating_add(1) } else { written };
+        let used = if written == answer.writable_len { written.saturating_add(1) } else { written };
         u32::try_from(used).unwrap_or(u32::MAX)
+    }
+}
+
+impl QueueHandler for Handler {
+    fn serve(&mut self, memory: &GuestMemory, chain: DescriptorChain<&GuestMemory>) -> Option<u32> {
+        let head = chain.head_index();
+        let Some(answerable) = Buffers::collect(chain).ok().and_then(|buffers| parse(memory, buffers, self.limits()))
+        else {
+            count(&self.shared.counters.malformed);
+            return Some(0);
+        };
+        let Answerable { status, writable_len, request } = answerable;
+        let answer = Answer { head, status, writable_len };
+        let done = match request {
+            Ok(request) => self.execute(memory, &request, answer)?,
+            Err(refusal) => {
+                count(&self.shared.counters.refused);
+                Err(refusal)
+            }
+        };
+        Some(self.answer(memory, answer, done))
+    }
+
+    fn is_full(&self) -> bool {
+        self.disk.is_full()
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.disk.event()
+    }
+
+    fn finish(&mut self, memory: &GuestMemory, all: bool, used: &mut Vec<Used>) -> io::Result<()> {
+        let mut ended = std::mem::take(&mut self.ended);
+        let result = if all { self.disk.settle(&mut ended) } else { self.disk.reap(&mut ended) };
+        used.extend(ended.drain(..).map(|(Begun { answer, asked }, result)| {
+            let done = self.conclude(asked, result);
+            (answer.head, self.answer(memory, answer, done))
+        }));
+        self.ended = ended;
+        result
     }
 }
 

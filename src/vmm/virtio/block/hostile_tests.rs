@@ -151,7 +151,7 @@ proptest! {
         memory.write_slice(&[0x5a; ISLAND_LEN], GuestAddress(ISLAND)).unwrap();
         let queue = lay_out(&memory, &rings);
         let device = Block::new(disk.clone(), "serial", 1, no_log());
-        let handler = Handler::new(device.shared.clone(), u64::MAX);
+        let handler = Handler::new(device.shared.clone(), &memory, u64::MAX, Engine::of_host());
         let result = drain_here(queue, &memory, Arc::new(CountInterrupts::default()), handler);
         let apart = rings.rings.0 == DESC && rings.rings.1 == AVAIL && rings.rings.2 == USED;
         if let Ok(queue) = result && apart {

@@ -1,5 +1,7 @@
 //! The block device (virtio 1.2, section 5.2).
 
+#[cfg(test)]
+mod flight_tests;
 mod handler;
 #[cfg(test)]
 mod hostile_tests;
@@ -23,7 +25,7 @@ use self::handler::Handler;
 use self::request::{MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS};
 use super::worker::{QueueWorker, RING_FEATURES};
 use super::{ActivateError, Activation, ActiveQueue, Interrupt, Log, VirtioDevice};
-use crate::disk::{Disk, SECTOR_SIZE};
+use crate::disk::{Disk, Engine, SECTOR_SIZE};
 use crate::vmm::memory::GuestMemory;
 
 /// Length of the serial number in bytes.
@@ -95,6 +97,7 @@ impl Shared {
 pub struct Block {
     shared: Arc<Shared>,
     queue_sizes: Vec<u16>,
+    engine: Engine,
     workers: Vec<QueueWorker>,
 }
 
@@ -109,8 +112,15 @@ impl Block {
         Self {
             shared: Arc::new(shared),
             queue_sizes: vec![QUEUE_SIZE; queues.clamp(1, MAX_QUEUES).into()],
+            engine: Engine::of_host(),
             workers: Vec::new(),
         }
+    }
+
+    /// The same with requests done in another way than the best that the host has.
+    #[must_use]
+    pub fn with_engine(self, engine: Engine) -> Self {
+        Self { engine, ..self }
     }
 
     /// What the device has done.
@@ -149,7 +159,7 @@ impl Block {
         interrupt: Arc<dyn Interrupt>,
         features: u64,
     ) -> Result<QueueWorker, ActivateError> {
-        let handler = Handler::new(self.shared.clone(), features);
+        let handler = Handler::new(self.shared.clone(), &memory, features, self.engine);
         QueueWorker::start(format!("virtio-blk-{index}"), index, active, memory, interrupt, handler)
             .map_err(|error| ActivateError { device: "block", reason: format!("no thread for queue {index}: {error}") })
     }
