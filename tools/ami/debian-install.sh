@@ -93,6 +93,13 @@ Name=en* eth*
 DHCP=yes
 END
     ln -s /lib/systemd/system/systemd-networkd.service "$1/etc/systemd/system/multi-user.target.wants/"
+    # An HVM instance looks like EC2's, and cloud-init would wait two minutes for a metadata service that is not there.
+    cat >"$1/etc/cloud/cloud.cfg.d/90-no-long-wait.cfg" <<'END'
+datasource:
+  Ec2:
+    max_wait: 5
+    timeout: 5
+END
     # Host keys belong to an instance, not to an image.
     rm -f "$1"/etc/ssh/ssh_host_*
     mkdir -p "$1/etc/systemd/system/ssh.service.d"
