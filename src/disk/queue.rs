@@ -13,12 +13,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use vm_memory::{GuestMemoryMmap, VolatileSlice};
 
+pub use super::uring::Ended;
 use super::uring::Uring;
 use super::{Disk, Transfer};
 use crate::host::io_uring;
-
-/// What was given to an operation when it was begun, and how it ended.
-pub type Ended<T> = (T, io::Result<()>);
 
 /// Bytes that are handed to the kernel at once: those that come from the page cache are copied meanwhile, and the guest
 /// can already work on the ones before.

@@ -14,8 +14,10 @@ use io_uring::{IoUring, opcode, squeue, types};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
 use super::file_io::{MAX_SEGMENTS, is_aligned, total_len};
-use super::queue::Ended;
 use super::{Disk, Place, Transfer};
+
+/// What was given to an operation when it was begun, and how it ended.
+pub type Ended<T> = (T, io::Result<()>);
 
 /// The most that is under way at once. As many entries has the submission queue, and twice as many the completion
 /// queue, so that neither is ever full.

@@ -11,6 +11,7 @@ use super::command::{Command, Outcome, Status};
 use super::counters::NvmeCounters;
 use super::doorbell::Kind;
 use super::features::Features;
+use super::io::InFlight;
 use super::log_page::{ERRORS, ErrorEntry, ErrorLog, HEALTH};
 use super::queue::{Completion, CompletionQueue, SubmissionQueue};
 use super::{Shared, io, status_bits};
@@ -85,16 +86,6 @@ impl Events {
         self.masked.push(page);
         Some((self.requests.remove(0), u32::from_le_bytes([kind, information, page, 0])))
     }
-}
-
-/// A command that the disk may have begun.
-#[derive(Clone, Copy, Debug)]
-pub struct InFlight {
-    /// Its submission queue.
-    queue: u16,
-    /// The queue that its completion goes to.
-    completion: u16,
-    pub command: Command,
 }
 
 /// Why the controller cannot go on.

@@ -7,9 +7,19 @@ use vm_memory::Permissions;
 
 use super::command::{Command, Outcome, Status};
 use super::counters::NvmeCounters;
-use super::engine::InFlight;
 use super::{BROADCAST, MAX_TRANSFER, NAMESPACE, Shared, prp};
 use crate::disk::{DiskQueue, SECTOR_SIZE};
+
+/// A command that the disk may have begun.
+#[derive(Clone, Copy, Debug)]
+pub struct InFlight {
+    /// Its submission queue.
+    pub queue: u16,
+    /// The queue that its completion goes to.
+    pub completion: u16,
+    /// What it is.
+    pub command: Command,
+}
 
 /// Opcodes (figure 346).
 pub mod opcode {
