@@ -68,13 +68,25 @@ fn debian_reaches_login_under_bios() {
     done.shows("login:");
 }
 
+/// Stock udev rules, those of Debian's package amazon-ec2-utils, see the volumes of EC2 and name them so.
 #[test]
-fn debian_reaches_its_system_under_uefi_from_nvme() {
-    let script = "amiboot run $FILES/disk.raw --mode hvm --firmware $FILES/uefi --disk nvme --memory 1G \
-                  --until 'Welcome to.*Debian' --timeout 500s";
-    let done = hvm("debian-12", &[], script);
-    done.succeeded();
+fn debian_names_its_nvme_volumes_as_the_mapping_does() {
+    let done = hvm(
+        "debian-12",
+        &[],
+        r#"mkfifo keys; amiboot run $FILES/disk.raw --mode hvm --firmware $FILES/uefi --disk nvme --memory 1G \
+               --bdm /dev/sdf=64M --bdm /dev/sdb=ephemeral0 --timeout 500s <keys >out & pid=$!
+           exec 3>keys
+           seen 'login:' out; printf 'root\n' >&3
+           seen 'root@' out; printf 'ls -l /dev/sd* /dev/disk/by-id/; poweroff\n' >&3
+           wait $pid; echo "debian: exit=$?"; exec 3>&-; cat out"#,
+    );
+    done.shows("debian: exit=0");
     done.shows("Booting `Debian GNU/Linux'");
+    done.shows("/dev/sda1 -> nvme0n1");
+    done.shows("/dev/sdf -> nvme1n1");
+    done.shows("nvme-Amazon_Elastic_Block_Store_vol0");
+    done.shows("nvme-Amazon_EC2_NVMe_Instance_Storage_AWS0");
 }
 
 #[test]
