@@ -1,7 +1,7 @@
 //! Whole guests: stock Debian kernels and systems, in the test machine (`tools/testbed`).
 //!
 //! `tools/test` runs these with `--features whole-guest`. Each test is one nested host; the tiny image's tasks (`do=...`)
-//! are in `tools/guest/tiny-do`.
+//! are in `resources/guest/tiny-do`.
 
 mod support;
 

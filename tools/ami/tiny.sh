@@ -17,16 +17,16 @@ tiny_tree() {
         [[ $applet == busybox ]] || ln -s busybox "$TREE/bin/$applet"
     done
     ln -s bin "$TREE/sbin"
-    install -m 755 "$ROOT/tools/guest/tiny-init" "$TREE/bin/init.tiny"
+    install -m 755 "$ROOT/resources/guest/tiny-init" "$TREE/bin/init.tiny"
     ln -sf init.tiny "$TREE/bin/init"
-    install -m 755 "$ROOT"/tools/guest/tiny-do/* "$TREE/do/"
+    install -m 755 "$ROOT"/resources/guest/tiny-do/* "$TREE/do/"
     echo tiny >"$TREE/etc/hostname"
     printf 'NAME="amiboot tiny"\nID=amiboot-tiny\nID_LIKE=debian\nVERSION_ID="1"\nPRETTY_NAME="amiboot tiny 1"\n' >"$TREE/etc/os-release"
     echo 'root::0:0:root:/:/bin/sh' >"$TREE/etc/passwd"
 
     cp /bin/busybox "$initramfs/bin/busybox"
     ln -s busybox "$initramfs/bin/sh"
-    install -m 755 "$ROOT/tools/guest/tiny-initramfs" "$initramfs/init"
+    install -m 755 "$ROOT/resources/guest/tiny-initramfs" "$initramfs/init"
     copy_modules "$KERNEL" "$initramfs/modules" virtio_mmio virtio_pci virtio_blk virtio_rng button evdev
     pack_initramfs "$initramfs" | lz4 -l -9 -q >"$BOOT/initrd.img-$VERSION"
     cp "$KERNEL/vmlinuz" "$BOOT/vmlinuz-$VERSION"
