@@ -78,17 +78,7 @@ build_debian_i386() {
     mkdir -p "$TREE/boot/grub"
     copy_grub_modules "$TREE/boot/grub"
     debian_grub_cfg "$(kernel_version "$TREE")" "$DEBIAN_I386_UUID" part_msdos >"$TREE/boot/grub/grub.cfg"
-    step "writing the disk" write_debian_i386 "$file" "$size"
-}
-
-write_debian_i386() {
-    local file=$1 size=$2
-    new_disk "$file" "$size"
-    partition_mbr "$file" 1
-    put_ext4 "$file" 1 "$(partition_size "$file" 1)" "$TREE" '' "$DEBIAN_I386_UUID"
-    write_grub_start "$WORK/start.cfg" "$DEBIAN_I386_UUID" /boot/grub
-    # The gap between the MBR and the first partition.
-    install_grub_bios "$file" 1 "$WORK/start.cfg" part_msdos
+    step "writing the disk" write_mbr_disk "$file" "$size" "$DEBIAN_I386_UUID"
 }
 
 # debian_grub_cfg VERSION UUID PARTMAP_MODULE: a grub.cfg in the form in which Debian's grub-mkconfig writes it.

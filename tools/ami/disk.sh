@@ -65,6 +65,17 @@ with open(disk, "r+b") as file:
 PYTHON
 }
 
+# write_mbr_disk FILE SIZE UUID: a disk of SIZE MiB with an MBR, TREE in its one partition, and GRUB for BIOS.
+write_mbr_disk() {
+    local file=$1 size=$2 uuid=$3
+    new_disk "$file" "$size"
+    partition_mbr "$file" 1
+    put_ext4 "$file" 1 "$(partition_size "$file" 1)" "$TREE" '' "$uuid"
+    write_grub_start "$WORK/start.cfg" "$uuid" /boot/grub
+    # The gap between the MBR and the first partition.
+    install_grub_bios "$file" 1 "$WORK/start.cfg" part_msdos
+}
+
 # install_grub_efi FILE OFFSET SIZE CONFIGURATION: an EFI system partition of SIZE MiB at OFFSET MiB with GRUB as the
 # removable-media loader (UEFI 2.10, 3.5.1.1).
 install_grub_efi() {
