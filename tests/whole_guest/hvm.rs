@@ -33,6 +33,7 @@ fn boots_by_its_own_loader(firmware: &str, interface: &str, shown: &[&str]) {
     done.shows("poweroff: exit=0");
     done.shows("Booting `amiboot tiny'");
     done.shows("tiny: cpus=2");
+    done.shows("tiny: dmi=ec2|Amazon EC2|t3.micro|Amazon EC2|Amazon EC2");
     shown.iter().for_each(|text| done.shows(text));
     let report = done.json("report.json");
     assert_eq!((&report["mode"], &report["outcome"]), (&"hvm".into(), &"powered-off".into()));
