@@ -116,7 +116,7 @@ fn the_boot_loader_answers_on_the_serial_console() {
         r#"for f in bios uefi; do
             mkfifo $f.keys; amiboot run $FILES/disk.raw --mode hvm --firmware $FILES/$f --timeout 200s <$f.keys >$f & pid=$!
             exec 3>$f.keys
-            seen 'automatically in' $f; printf c >&3; seen 'grub>' $f; printf 'insmod halt\rhalt\r' >&3
+            seen 'automatically in' $f; printf c >&3; seen 'grub>' $f; printf 'halt\r' >&3
             wait $pid; echo "$f: exit=$?"; exec 3>&-; cat $f
            done"#,
     );

@@ -92,12 +92,12 @@ install_grub_efi() {
     rm "$esp"
 }
 
-# write_grub_start FILE UUID DIRECTORY: what a GRUB core runs: find the file system, go on with its grub.cfg.
+# write_grub_start FILE UUID DIRECTORY: what a GRUB core runs, as grub-install writes it: where the file system is. Normal
+# mode, which begins then, reads the lists of modules there, and grub.cfg.
 write_grub_start() {
     cat >"$1" <<END
 search.fs_uuid $2 root
 set prefix=(\$root)$3
-configfile \$prefix/grub.cfg
 END
 }
 
