@@ -38,12 +38,13 @@ const LEVEL_HIGH: u16 = 1 | 3 << 2;
 
 /// Where the checksum of a table is.
 const CHECKSUM: u32 = 9;
-/// Where the first entry of the XSDT is.
-const XSDT_ENTRIES: u32 = 36;
+/// Where the first entry of the RSDT and of the XSDT is.
+const ENTRIES: u32 = 36;
 /// Where the FADT points to the FACS and to the DSDT, 4 bytes each.
 const FADT_FACS: u32 = 36;
 const FADT_DSDT: u32 = 40;
-/// Where the RSDP points to the XSDT, 8 bytes; its two checksums, and what they cover.
+/// Where the RSDP points to the RSDT, 4 bytes, and to the XSDT, 8 bytes; its two checksums, and what they cover.
+const RSDP_RSDT: u32 = 16;
 const RSDP_XSDT: u32 = 24;
 const RSDP_CHECKSUMS: [(u32, u32); 2] = [(8, 20), (32, 36)];
 
@@ -70,20 +71,28 @@ pub fn files(layout: &MemoryLayout, cpus: u8) -> AcpiFiles {
     let dsdt = tables.append(&dsdt(layout));
     let fadt = tables.append(&fadt(facs, dsdt));
     let madt = tables.append(&madt(cpus));
+    // Who knows the tables of ACPI 1.0 only, as GRUB does to switch the machine off, looks at the first of these two.
+    let rsdt = tables.append(&rsdt(&[fadt, madt]));
     let xsdt = tables.append(&xsdt(&[fadt, madt]));
 
     for (at, size) in [(fadt + FADT_FACS, 4), (fadt + FADT_DSDT, 4)] {
         script.add_pointer(TABLES_FILE, TABLES_FILE, at, size);
     }
-    for entry in 0..2 {
-        script.add_pointer(TABLES_FILE, TABLES_FILE, xsdt + XSDT_ENTRIES + 8 * entry, 8);
+    for (table, size) in [(rsdt, 4), (xsdt, 8)] {
+        for entry in 0..2 {
+            script.add_pointer(TABLES_FILE, TABLES_FILE, table + ENTRIES + u32::from(size) * entry, size);
+        }
     }
-    for table in [fadt, xsdt] {
+    for table in [fadt, rsdt, xsdt] {
         tables.clear(table + CHECKSUM);
         script.add_checksum(TABLES_FILE, table + CHECKSUM, table, tables.len_of(table));
     }
 
     let mut rsdp = bytes_of(&Rsdp::new(OEM_ID, xsdt.into()));
+    if let Some(field) = rsdp.get_mut(RSDP_RSDT as usize..RSDP_RSDT as usize + 4) {
+        field.copy_from_slice(&rsdt.to_le_bytes());
+    }
+    script.add_pointer(RSDP_FILE, TABLES_FILE, RSDP_RSDT, 4);
     script.add_pointer(RSDP_FILE, TABLES_FILE, RSDP_XSDT, 8);
     for (at, len) in RSDP_CHECKSUMS {
         if let Some(byte) = rsdp.get_mut(at as usize) {
@@ -171,6 +180,11 @@ fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Sdt {
     table.append_slice(body);
     table.update_checksum();
     table
+}
+
+fn rsdt(tables: &[u32]) -> Sdt {
+    let entries: Vec<u8> = tables.iter().flat_map(|offset| offset.to_le_bytes()).collect();
+    table(*b"RSDT", 1, &entries)
 }
 
 fn xsdt(tables: &[u32]) -> Sdt {
@@ -349,16 +363,19 @@ mod tests {
             assert_eq!(&rsdp[..8], b"RSD PTR ");
             assert_eq!((sum(&rsdp[..20]), sum(&rsdp[..36])), (0, 0));
             let xsdt = table(number(rsdp, 24, 8), b"XSDT");
+            let rsdt = table(number(rsdp, 16, 4), b"RSDT");
             let fadt = table(number(xsdt, 36, 8), b"FACP");
             let madt = table(number(xsdt, 44, 8), b"APIC");
+            // The same ones, as ACPI 1.0 lists them.
+            assert_eq!([number(rsdt, 36, 4), number(rsdt, 40, 4)], [number(xsdt, 36, 8), number(xsdt, 44, 8)]);
             let dsdt = table(number(fadt, 40, 4), b"DSDT");
             let facs = number(fadt, 36, 4);
             table(facs, b"FACS");
             assert!(facs.is_multiple_of(64));
-            for bytes in [xsdt, fadt, madt, dsdt] {
+            for bytes in [rsdt, xsdt, fadt, madt, dsdt] {
                 assert_eq!(sum(bytes), 0);
             }
-            assert_eq!(xsdt.len(), 52);
+            assert_eq!((rsdt.len(), xsdt.len()), (44, 52));
             assert_eq!(madt.len(), 44 + 8 * usize::from(cpus) + 12 + 4 * 10 + 6);
             assert_eq!(number(fadt, 76, 4), hvm::PM_BASE + 8, "PM timer");
         }
