@@ -162,8 +162,12 @@ fn is_boot_loader(line: &[u8]) -> bool {
     NAMES.iter().any(|name| find(line, name))
 }
 
+/// A system's welcome, to its exclamation mark: until that has come, it may be a boot loader's.
 fn is_welcome(line: &[u8]) -> bool {
-    find(line, b"Welcome to ") && !is_boot_loader(line)
+    const START: &[u8] = b"Welcome to ";
+    let Some(at) = line.windows(START.len()).position(|w| w == START) else { return false };
+    let name = line.get(at..).unwrap_or_default();
+    name.contains(&b'!') && !find(name, b"GRUB")
 }
 
 /// The first processes of systems that have no systemd.
@@ -259,7 +263,10 @@ mod tests {
     #[test]
     fn a_boot_loader_is_not_the_first_process() {
         let mut t = Transcript::new(None);
-        assert_eq!(t.feed(b"\x1b[0;30;47mWelcome to GRUB!\r\n"), vec![Sight::BootLoader]);
+        // Whatever part of it has come, and with what between its words.
+        assert_eq!(t.feed(b"\x1b[0;30;47mWelcome to "), vec![]);
+        assert_eq!(t.feed(b"GRUB!\r\n"), vec![Sight::BootLoader]);
+        assert_eq!(t.feed(b"Welcome to \x1b[05;12H\x1b[05;13HGRUB!\r\n"), vec![]);
         assert_eq!(t.feed(b"EFI stub: Loaded initrd from command line option\r\n"), vec![Sight::Kernel]);
         let initrd = b"Welcome to \x1b[0;34mFedora Linux 41 dracut-103 (Initramfs)\x1b[0m!\r\n";
         assert_eq!(t.feed(initrd), vec![Sight::InitStarted]);
