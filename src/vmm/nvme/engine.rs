@@ -249,8 +249,9 @@ impl Engine {
         id == 0 || !self.disk.is_full()
     }
 
-    /// Whether a completion can be posted, beside those of what the disk has begun. If not, that is remembered before the doorbell is looked at for the last
-    /// time, so that the driver's next write to it is either seen here or wakes the worker.
+    /// Whether a completion can be posted, beside those of what the disk has begun. If not, that is remembered before the
+    /// doorbell is looked at for the last time, so that the driver's next write to it is either seen here or wakes the
+    /// worker.
     fn has_room(&self, id: u16) -> bool {
         let Some(Some(queue)) = self.completion.get(usize::from(id)) else { return false };
         let begun = self.begun.get(usize::from(id)).copied().unwrap_or(0);
