@@ -2,10 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, SeekFrom};
 use vm_memory::{Bytes, VolatileSlice};
 
 use super::SECTOR_SIZE;
@@ -143,6 +144,25 @@ where
 /// The count that a system call answered, or its error.
 fn check(answer: libc::ssize_t) -> io::Result<u64> {
     u64::try_from(answer).map_err(|_| io::Error::last_os_error())
+}
+
+/// The first run of bytes between `offset` and `len`, the length of the file, that is no hole in it. Where the file system
+/// cannot tell, all of it is one.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn next_data(file: &File, offset: u64, len: u64) -> io::Result<Option<Range<u64>>> {
+    if offset >= len {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(start) => start.clamp(offset, len),
+        Err(rustix::io::Errno::NXIO) => return Ok(None),
+        Err(rustix::io::Errno::INVAL) => return Ok(Some(offset..len)),
+        Err(error) => return Err(error.into()),
+    };
+    let end = rustix::fs::seek(file, SeekFrom::Hole(start)).unwrap_or(len).clamp(start, len);
+    Ok((start < end).then_some(start..end))
 }
 
 /// Makes a range of `file`, which must lie inside it, read as zero.

@@ -28,6 +28,7 @@ mod uring;
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use vm_memory::VolatileSlice;
 
@@ -93,6 +94,15 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// As [`Disk::write_at`].
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+
+    /// The first run of bytes at or after `offset` that may hold something else than zeroes: `None` if there is none up
+    /// to the end. A disk that cannot tell says that all of it may.
+    ///
+    /// # Errors
+    /// What the host said.
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        Ok((offset < self.size()).then(|| offset..self.size()))
+    }
 
     /// Where bytes can be transferred without asking this disk again, if they lie together in one file. What is written
     /// to the disk meanwhile may be read or not, as with [`Disk::read_at`].

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 
 use vm_memory::VolatileSlice;
 
@@ -102,6 +103,10 @@ impl Disk for Raw {
         if self.read_only { Ok(()) } else { self.file.sync_data() }
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        file_io::next_data(&self.file, offset, self.len)
+    }
+
     fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place<'_>> {
         let possible = transfer == Transfer::Read || !self.read_only;
         let end = offset.checked_add(len).filter(|&end| possible && end <= self.len);
@@ -134,6 +139,24 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file
+    }
+
+    #[test]
+    fn data_is_found_between_holes() {
+        const MIB: u64 = 1 << 20;
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(8 * MIB).unwrap();
+        let disk = Raw::new(file, false).unwrap();
+        assert_eq!(disk.next_data(0).unwrap(), None);
+        disk.write_at(2 * MIB, &[VolatileSlice::from(&mut vec![7; MIB as usize][..])]).unwrap();
+        disk.write_at(8 * MIB - 512, &[VolatileSlice::from(&mut [7; 512][..])]).unwrap();
+        let first = disk.next_data(0).unwrap().unwrap();
+        assert!(first.start <= 2 * MIB && first.end >= 3 * MIB && first.end < 8 * MIB - 512, "{first:?}");
+        assert_eq!(disk.next_data(2 * MIB + 512).unwrap().unwrap().start, 2 * MIB + 512);
+        let last = disk.next_data(first.end).unwrap().unwrap();
+        assert!(last.start <= 8 * MIB - 512 && last.end == 8 * MIB, "{last:?}");
+        assert_eq!(disk.next_data(8 * MIB).unwrap(), None);
+        assert_eq!(disk.next_data(u64::MAX).unwrap(), None);
     }
 
     #[test]
