@@ -148,7 +148,7 @@ mod tests {
         file.set_len(8 * MIB).unwrap();
         let disk = Raw::new(file, false).unwrap();
         assert_eq!(disk.next_data(0).unwrap(), None);
-        disk.write_at(2 * MIB, &[VolatileSlice::from(&mut vec![7; MIB as usize][..])]).unwrap();
+        disk.write_at(2 * MIB, &[VolatileSlice::from(&mut vec![7; 1 << 20][..])]).unwrap();
         disk.write_at(8 * MIB - 512, &[VolatileSlice::from(&mut [7; 512][..])]).unwrap();
         let first = disk.next_data(0).unwrap().unwrap();
         assert!(first.start <= 2 * MIB && first.end >= 3 * MIB && first.end < 8 * MIB - 512, "{first:?}");

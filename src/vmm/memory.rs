@@ -4,7 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use vm_memory::{Address, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{
+    Address, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    MmapRegion,
+};
+
+use super::huge_pages;
 
 /// Guest memory: regions of anonymous memory, shared by handle. Reached only through its checked accessors.
 pub type GuestMemory = GuestMemoryMmap<()>;
@@ -49,10 +54,17 @@ pub enum MemoryError {
 /// # Errors
 /// [`MemoryError::Allocate`] where the host has no address space for it.
 pub fn allocate(ranges: &[(GuestAddress, usize)]) -> Result<GuestMemory, MemoryError> {
-    GuestMemory::from_ranges(ranges).map_err(|e| MemoryError::Allocate {
-        size: ranges.iter().map(|(_, len)| *len as u64).sum(),
-        cause: e.to_string(),
-    })
+    let fail = |cause: String| {
+        let size = ranges.iter().map(|(_, len)| *len as u64).sum();
+        MemoryError::Allocate { size, cause }
+    };
+    let region = |&(base, len): &(GuestAddress, usize)| {
+        let _spacer = huge_pages::Spacer::before(len);
+        let mapping = MmapRegion::new(len).map_err(|e| fail(e.to_string()))?;
+        GuestRegionMmap::new(mapping, base).ok_or_else(|| fail("it wraps around".into()))
+    };
+    let regions = ranges.iter().map(region).collect::<Result<Vec<_>, MemoryError>>()?;
+    GuestMemory::from_regions(regions).map_err(|e| fail(e.to_string()))
 }
 
 /// The host address of `len` bytes of guest memory at `addr`, all in one region.

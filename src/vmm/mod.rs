@@ -7,6 +7,7 @@ pub mod config;
 pub mod console;
 pub mod devices;
 pub mod firmware;
+mod huge_pages;
 pub mod io_events;
 pub mod irq_routing;
 mod kick;

@@ -25,6 +25,7 @@ use crate::vmm::devices::pm::{self, ApmPorts, PowerManagement};
 use crate::vmm::devices::ps2::{self, KeyboardController};
 use crate::vmm::devices::pvpanic::PanicNotifier;
 use crate::vmm::devices::serial::SerialPort;
+use crate::vmm::huge_pages;
 use crate::vmm::irq_routing::IrqRouting;
 use crate::vmm::machine::hvm::{self, MemoryLayout};
 use crate::vmm::machine::hvm_firmware::{self, BootPath};
@@ -103,6 +104,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     // They start as after power-on: the first at the reset vector, the others waiting for it.
     let vcpus = create_vcpus(parts.kvm, &vm, cpuid, parts.cpus)?;
     parts.timeline.mark(Mark::DevicesReady);
+    huge_pages::advise(&memory);
     let vcpus = start_vcpus(vcpus, &Arc::new(shared))?;
     let bus = pci.bus;
     let mut quiet: Vec<Box<dyn Fn() + Send>> = vec![Box::new(move || bus.reset())];

@@ -19,6 +19,7 @@ use crate::vmm::devices::i8042::KeyboardController;
 use crate::vmm::devices::power::{self, PowerRegisters};
 use crate::vmm::devices::pvpanic::PanicNotifier;
 use crate::vmm::devices::serial::SerialPort;
+use crate::vmm::huge_pages;
 use crate::vmm::machine::{pv, pv_acpi};
 use crate::vmm::memory::{self, GuestMemory, MemoryError};
 use crate::vmm::running::{Machine, Running};
@@ -68,6 +69,7 @@ pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<M
     registers::set_entry(&vcpus[0], entry)?;
     parts.timeline.mark(Mark::DevicesReady);
 
+    huge_pages::advise(&guest_memory);
     let threads = start_vcpus(vcpus, &shared)?;
     let running = Running {
         vm,
