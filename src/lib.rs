@@ -3,6 +3,7 @@
 //! The rooms, from the top down; each uses only those below it (`docs/architecture.md` draws them):
 //!
 //! * [`cli`]: the command line;
+//! * [`cloud`]: images, snapshots, volumes and instances, in a catalogue;
 //! * [`bench`]: boots measured, many runs of one image in turn;
 //! * [`launch`]: a disk becomes a running machine;
 //! * [`vmm`]: the machine, which knows nothing of images;
@@ -12,6 +13,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod cloud;
 pub mod disk;
 pub mod host;
 pub mod image;

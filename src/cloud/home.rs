@@ -1,0 +1,118 @@
+//! Where everything is kept: the directory `$AMIBOOT_HOME` and what is in it.
+
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use super::error::CloudError;
+
+/// The directory of the catalogue and of all that it tells of.
+#[derive(Clone, Debug)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// `$AMIBOOT_HOME`, else `amiboot` in `$XDG_DATA_HOME`, else in `~/.local/share`.
+    ///
+    /// # Errors
+    /// Where none of these is set; else as [`Home::at`].
+    pub fn of_person() -> Result<Self, CloudError> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let root = set("AMIBOOT_HOME")
+            .or_else(|| set("XDG_DATA_HOME").map(|dir| dir.join("amiboot")))
+            .or_else(|| set("HOME").map(|dir| dir.join(".local/share/amiboot")))
+            .ok_or_else(|| {
+                CloudError::value("neither AMIBOOT_HOME nor HOME is set: there is no place for the catalogue")
+            })?;
+        Self::at(&root)
+    }
+
+    /// The directory `root`, made where it is not there, for its owner alone.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn at(root: &Path) -> Result<Self, CloudError> {
+        let root = std::path::absolute(root).map_err(CloudError::host(root, "cannot tell where it is"))?;
+        let home = Self { root };
+        for dir in [home.root.clone(), home.layers(), home.instances(), home.operations()] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(CloudError::host(&dir, "cannot make the directory"))?;
+        }
+        Ok(home)
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The catalogue.
+    #[must_use]
+    pub fn catalogue(&self) -> PathBuf {
+        self.root.join("catalogue.sqlite")
+    }
+
+    /// The directory of layers.
+    #[must_use]
+    pub fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// The files of one layer, without their endings.
+    #[must_use]
+    pub fn layer(&self, id: &str) -> PathBuf {
+        self.layers().join(id)
+    }
+
+    /// The directory of all instances' directories.
+    #[must_use]
+    pub fn instances(&self) -> PathBuf {
+        self.root.join("instances")
+    }
+
+    /// What belongs to one instance.
+    #[must_use]
+    pub fn instance(&self, id: &str) -> PathBuf {
+        self.instances().join(id)
+    }
+
+    /// The directory of the locks of operations under way.
+    #[must_use]
+    pub fn operations(&self) -> PathBuf {
+        self.root.join("ops")
+    }
+
+    /// Bytes that this user can still write in the store's file system.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn free_space(&self) -> Result<u64, CloudError> {
+        let stat = rustix::fs::statvfs(&self.root)
+            .map_err(|e| CloudError::host(&self.root, "cannot see how much room there is")(e.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Makes what was done to the names in a directory durable.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn sync_dir(dir: &Path) -> Result<(), CloudError> {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(CloudError::host(dir, "cannot make it durable"))
+    }
+
+    /// Removes a file that may be gone already.
+    ///
+    /// # Errors
+    /// What else the host says.
+    pub fn remove_file(path: &Path) -> Result<(), CloudError> {
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(CloudError::host(path, "cannot remove it")(e)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! EC2's domain on this host: images, snapshots, volumes and instances, their states and rules, kept in a catalogue.
+//!
+//! [`Cloud`] is the way in: a person's (or an API's) catalogue in one region and for one account. It speaks of EC2's things by
+//! EC2's words, and its errors carry EC2's codes ([`CloudError::code`]); it prints nothing. Whatever it acknowledges was
+//! committed, and whatever a killed process left half done is undone by the next [`Cloud::open`].
+
+pub mod catalogue;
+pub mod error;
+pub mod home;
+pub mod id;
+pub mod instance_type;
+mod layer;
+pub mod mapping;
+mod operation;
+pub mod scope;
+mod sweep;
+pub mod tag;
+pub mod time;
+pub mod zone;
+
+use rusqlite::Transaction;
+
+use catalogue::Catalogue;
+pub use error::CloudError;
+use home::Home;
+pub use id::{Id, Kind};
+use operation::Operation;
+pub use scope::{Account, Scope};
+
+/// A catalogue, as one account sees it in one region.
+pub struct Cloud {
+    home: Home,
+    catalogue: Catalogue,
+    scope: Scope,
+}
+
+impl Cloud {
+    /// Opens the catalogue in `home`, and undoes what dead processes left half done.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue` for a region that there is not; what the catalogue or the host says.
+    pub fn open(home: Home, scope: Scope) -> Result<Self, CloudError> {
+        let mut cloud = Self { catalogue: Catalogue::open(&home.catalogue())?, home, scope };
+        let region = cloud.scope.region.clone();
+        cloud.catalogue.read(|tx| zone::check_region(tx, &region))?;
+        cloud.sweep()?;
+        Ok(cloud)
+    }
+
+    /// Who asks, and where.
+    #[must_use]
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Where things are kept.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Does long work in steps of its own. Where it fails, what its rows say is undone at once.
+    fn operation<T>(
+        &mut self,
+        what: &str,
+        first: impl FnOnce(&Transaction<'_>, &Operation) -> Result<(), CloudError>,
+        work: impl FnOnce(&mut Self, &Operation) -> Result<T, CloudError>,
+    ) -> Result<T, CloudError> {
+        let operation = Operation::begin(&self.home)?;
+        let done = self
+            .catalogue
+            .write(|tx| {
+                operation.record(tx, what)?;
+                first(tx, &operation)
+            })
+            .and_then(|()| work(self, &operation));
+        drop(operation);
+        if done.is_err() {
+            // What it says is not what is to be told.
+            let _ = self.sweep();
+        }
+        done
+    }
+}
