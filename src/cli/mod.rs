@@ -7,6 +7,7 @@ mod doctor;
 mod image;
 mod output;
 mod run;
+mod scope;
 
 use std::process::ExitCode;
 use std::sync::Arc;
