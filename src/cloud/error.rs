@@ -174,6 +174,9 @@ pub enum CloudError {
     /// The machine did not come up.
     #[error("{0}")]
     Launch(String),
+    /// A layer of the store.
+    #[error(transparent)]
+    Layer(#[from] disk::layered::LayerError),
     /// Something in the store is damaged or not there.
     #[error("{0}")]
     Damaged(String),
@@ -234,7 +237,7 @@ impl CloudError {
             Self::InstanceLimit { .. } => "InstanceLimitExceeded",
             Self::Launch(_) => "InsufficientInstanceCapacity",
             Self::NoSpace { .. } => "InsufficientVolumeCapacity",
-            Self::Disk(_) | Self::Damaged(_) | Self::Catalogue(_) | Self::Host { .. } => "InternalError",
+            Self::Disk(_) | Self::Layer(_) | Self::Damaged(_) | Self::Catalogue(_) | Self::Host { .. } => "InternalError",
         };
         code.to_owned()
     }

@@ -9,13 +9,18 @@ pub mod error;
 pub mod home;
 pub mod id;
 pub mod instance_type;
+mod instance;
 mod layer;
+mod lookup;
 pub mod mapping;
 mod operation;
 pub mod scope;
+mod snapshot;
+mod store;
 mod sweep;
 pub mod tag;
 pub mod time;
+mod volume;
 pub mod zone;
 
 use rusqlite::Transaction;
@@ -26,6 +31,9 @@ use home::Home;
 pub use id::{Id, Kind};
 use operation::Operation;
 pub use scope::{Account, Scope};
+pub use snapshot::Snapshot;
+use store::Store;
+pub use volume::{Attachment, Volume, VolumeRequest};
 
 /// A catalogue, as one account sees it in one region.
 pub struct Cloud {
@@ -59,12 +67,18 @@ impl Cloud {
         &self.home
     }
 
-    /// Does long work in steps of its own. Where it fails, what its rows say is undone at once.
-    fn operation<T>(
+    /// Where layers are kept.
+    fn store(&self) -> Store<'_> {
+        Store::new(&self.home)
+    }
+
+    /// Does long work: `first` checks and writes down what is about to be made, in one transaction; `work` makes it, and
+    /// finishes the operation in its last. Where it fails, what its rows say is undone at once.
+    fn operation<P, T>(
         &mut self,
         what: &str,
-        first: impl FnOnce(&Transaction<'_>, &Operation) -> Result<(), CloudError>,
-        work: impl FnOnce(&mut Self, &Operation) -> Result<T, CloudError>,
+        first: impl FnOnce(&Transaction<'_>, &Operation) -> Result<P, CloudError>,
+        work: impl FnOnce(&mut Self, &Operation, P) -> Result<T, CloudError>,
     ) -> Result<T, CloudError> {
         let operation = Operation::begin(&self.home)?;
         let done = self
@@ -73,7 +87,7 @@ impl Cloud {
                 operation.record(tx, what)?;
                 first(tx, &operation)
             })
-            .and_then(|()| work(self, &operation));
+            .and_then(|plan| work(self, &operation, plan));
         drop(operation);
         if done.is_err() {
             // What it says is not what is to be told.

@@ -1,0 +1,138 @@
+//! Where layers are kept: the one place that knows they are files beside the catalogue.
+//!
+//! A reader of layers takes a shared hold of the store while it opens them by their names; to put a merged layer in the place
+//! of two others takes an exclusive one. Who has a layer open goes on reading it whatever becomes of its name.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::error::CloudError;
+use super::home::Home;
+use super::layer::Layer;
+use crate::disk::layered::{self, LayerAccess, LayerFiles, Layered};
+use crate::disk::{Disk, HostCache};
+
+/// Told how many bytes of how many are done.
+pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
+
+/// The store of a catalogue.
+pub struct Store<'a> {
+    home: &'a Home,
+}
+
+/// While it is held, no layer's name goes away.
+pub struct Hold {
+    _file: File,
+}
+
+impl<'a> Store<'a> {
+    pub(super) fn new(home: &'a Home) -> Self {
+        Self { home }
+    }
+
+    /// The files of a layer, without their endings.
+    pub fn stem(&self, id: &str) -> PathBuf {
+        self.home.layer(id)
+    }
+
+    /// The files of layers, the lowest first.
+    pub fn stems(&self, chain: &[Layer]) -> Vec<PathBuf> {
+        chain.iter().map(|layer| self.stem(&layer.id)).collect()
+    }
+
+    /// Makes an empty layer, durably.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn create(&self, id: &str, size: u64) -> Result<LayerFiles, CloudError> {
+        LayerFiles::create(&self.stem(id), size).map_err(damaged)
+    }
+
+    /// Makes a layer of all that a disk holds, sealed and durable.
+    ///
+    /// # Errors
+    /// What the disk or the host says.
+    pub fn fill(&self, id: &str, size: u64, disk: &dyn Disk, progress: &mut Progress<'_>) -> Result<(), CloudError> {
+        let files = self.create(id, size)?;
+        layered::fill(files, disk, progress).map_err(damaged)
+    }
+
+    /// Seals a layer that nobody writes to any more; one that is sealed stays so.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn seal(&self, id: &str) -> Result<(), CloudError> {
+        layered::seal(&self.stem(id)).map_err(damaged)
+    }
+
+    /// Whether a layer is sealed.
+    ///
+    /// # Errors
+    /// What is wrong with its files.
+    pub fn is_sealed(&self, id: &str) -> Result<bool, CloudError> {
+        layered::info(&self.stem(id)).map(|info| info.sealed).map_err(damaged)
+    }
+
+    /// A disk of layers, the lowest first, to be read only.
+    ///
+    /// # Errors
+    /// What is wrong with their files.
+    pub fn open(&self, chain: &[Layer], size: u64) -> Result<Arc<dyn Disk>, CloudError> {
+        let _hold = self.hold_shared()?;
+        let open = |layer: &Layer| LayerFiles::open(&self.stem(&layer.id), LayerAccess::Sealed);
+        let files = chain.iter().map(open).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
+        let disk = Layered::open(files, size, true, HostCache::Used).map_err(damaged)?;
+        Ok(Arc::new(disk))
+    }
+
+    /// Puts layers together in a new one, which is sealed and durable.
+    ///
+    /// # Errors
+    /// What is wrong with their files, or what the host says.
+    pub fn merge(&self, chain: &[Layer], into: &str) -> Result<(), CloudError> {
+        layered::merge(&self.stems(chain), &self.stem(into), &mut |_, _| {}).map_err(damaged)
+    }
+
+    /// Looks through the files of a layer for damage.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(&self, id: &str) -> Result<(), CloudError> {
+        layered::check(&self.stem(id)).map(|_| ()).map_err(damaged)
+    }
+
+    /// A hold for whoever opens layers by their names.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn hold_shared(&self) -> Result<Hold, CloudError> {
+        self.hold(FlockOperation::LockShared)
+    }
+
+    /// A hold for whoever takes layers' names away.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn hold_exclusive(&self) -> Result<Hold, CloudError> {
+        self.hold(FlockOperation::LockExclusive)
+    }
+
+    fn hold(&self, how: FlockOperation) -> Result<Hold, CloudError> {
+        let path = self.home.root().join("layers.lock");
+        let failed = CloudError::host(&path, "cannot lock the store");
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = match file {
+            Ok(file) => file,
+            Err(cause) => return Err(failed(cause)),
+        };
+        flock(&file, how).map_err(|e| failed(e.into()))?;
+        Ok(Hold { _file: file })
+    }
+}
+
+fn damaged(error: layered::LayerError) -> CloudError {
+    CloudError::Layer(error)
+}
