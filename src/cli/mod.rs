@@ -7,6 +7,7 @@ mod doctor;
 mod image;
 mod output;
 mod run;
+mod vmm;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     Doctor(doctor::DoctorArgs),
+    #[command(hide = true)]
+    Vmm(vmm::VmmArgs),
 }
 
 /// An error for the person: one line, then what caused it.
@@ -70,6 +73,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Command::Image(command) => image::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Vmm(args) => vmm::run(&args, timeline),
     };
     match done {
         Ok(code) => ExitCode::from(code),
