@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::changes::Changes;
 use super::desk::{ConnectionId, Desk, Order};
 use super::protocol::{Answer, FailureKind, Request, State};
 use super::unix_ms;
@@ -21,6 +22,7 @@ pub struct Caretaker {
     signals: EndSignals,
     /// How long the guest has to switch itself off, where nobody says.
     grace: Duration,
+    changes: Changes,
     /// Called once the first machine runs.
     started: Option<Box<dyn FnOnce()>>,
     /// Who waits for the next machine.
@@ -34,11 +36,18 @@ pub struct Caretaker {
 
 impl Caretaker {
     /// `started` is called once the first machine runs.
-    pub fn new(desk: Arc<Desk>, signals: EndSignals, grace: Duration, started: Box<dyn FnOnce()>) -> Self {
+    pub fn new(
+        desk: Arc<Desk>,
+        signals: EndSignals,
+        grace: Duration,
+        changes: Changes,
+        started: Box<dyn FnOnce()>,
+    ) -> Self {
         Self {
             desk,
             signals,
             grace,
+            changes,
             started: Some(started),
             resets: Vec::new(),
             has_asked_to_end: false,
@@ -100,13 +109,10 @@ impl Caretaker {
                     Err(e) => Answer::failed(FailureKind::Host, format!("pressing the power button: {e}")),
                 })
             }
-            Request::Snapshot { .. } => Followed::unsupported("volumes of this machine are not made of layers"),
-            Request::Plug { .. } | Request::Unplug { .. } => {
-                Followed::unsupported("volumes of this machine stay as they are while it runs; stop it first")
-            }
-            Request::Resize { .. } => {
-                Followed::unsupported("volumes of this machine keep their size while it runs; stop it first")
-            }
+            Request::Snapshot { volumes } => Followed::Answered(self.changes.snapshot(&volumes, order.files)),
+            Request::Plug { volume } => Followed::Answered(self.changes.plug(&volume)),
+            Request::Unplug { volume, force } => Followed::Answered(self.changes.unplug(&volume, force)),
+            Request::Resize { volume, size } => Followed::Answered(self.changes.resize(&volume, size)),
             Request::Status {} | Request::AttachConsole { .. } => Followed::refused("it is answered elsewhere"),
         }
     }
@@ -146,10 +152,6 @@ enum Followed {
 impl Followed {
     fn refused(why: &str) -> Self {
         Self::Answered(Answer::failed(FailureKind::State, why))
-    }
-
-    fn unsupported(why: &str) -> Self {
-        Self::Answered(Answer::failed(FailureKind::Unsupported, why))
     }
 }
 

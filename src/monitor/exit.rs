@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// The version of [`Exit`].
 const VERSION: u32 = 1;
+/// How much room is reserved, in bytes.
+const RESERVED: usize = 4 << 10;
 /// More bytes than any of them has.
 const SIZE_MAX: u64 = 1 << 20;
 
@@ -69,15 +71,33 @@ impl Exit {
         Self { version: VERSION, id: id.into(), reason, pid, began_ms, ended_ms, starts: 0, last_lines: Vec::new() }
     }
 
-    /// Writes the file, whole and durable or not at all.
+    /// Writes the file, whole and durable or not at all. Where the disk is full, the console's last lines are left out:
+    /// the rest has room that was [reserved](Self::reserve).
     ///
     /// # Errors
     /// [`ExitFileError`].
     pub fn write(&self, path: &Path) -> Result<(), ExitFileError> {
-        let fail = |cause| ExitFileError { path: path.into(), cause };
-        let mut json = serde_json::to_vec_pretty(self).map_err(|e| fail(e.into()))?;
-        json.push(b'\n');
-        replace(path, &json).map_err(fail)
+        let write = |exit: &Self| {
+            let mut json = serde_json::to_vec_pretty(exit)?;
+            json.push(b'\n');
+            replace(path, &json)
+        };
+        let brief = || write(&Self { last_lines: Vec::new(), ..self.clone() });
+        write(self).or_else(|_| brief()).map_err(|cause| ExitFileError { path: path.into(), cause })
+    }
+
+    /// Takes the room that a file without the console's last lines needs, so that the end can be told though the disk is
+    /// full by then.
+    ///
+    /// # Errors
+    /// [`ExitFileError`].
+    pub fn reserve(path: &Path) -> Result<(), ExitFileError> {
+        let reserve = || {
+            let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(temporary(path))?;
+            (&file).write_all(&[b' '; RESERVED])?;
+            file.sync_all()
+        };
+        reserve().map_err(|cause| ExitFileError { path: path.into(), cause })
     }
 
     /// Reads one; `None` where there is no file.
@@ -109,22 +129,22 @@ impl Exit {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Where it is written before it appears.
+fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
-    let temporary = PathBuf::from(name);
-    let write = || {
-        let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_directory(path)
-    };
-    write().inspect_err(|_| {
-        // It may not even have come into being.
-        let _ = fs::remove_file(&temporary);
-    })
+    name.into()
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary(path);
+    // Over what is there: it has room.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_directory(path)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -161,6 +181,13 @@ mod tests {
         assert!(Exit::read(&path).unwrap_err().to_string().contains("exit.json"));
         Exit::clear(&path).unwrap();
         assert_eq!(Exit::read(&path).unwrap(), None);
+        // What was there of an end that could not be written whole does no harm.
+        Exit::reserve(&path).unwrap();
+        assert_eq!(Exit::read(&path).unwrap(), None);
+        let exit = Exit::now("i-0", Reason::Forced, 0);
+        exit.write(&path).unwrap();
+        assert_eq!(Exit::read(&path).unwrap(), Some(exit));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         assert!(Exit::now("i-0", Reason::Forced, 0).write(&dir.path().join("none/exit.json")).is_err());
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::alive::{Alive, AliveError};
 use super::caretaker::{Caretaker, WasForced};
+use super::changes::Changes;
 use super::config::{Hvm, InstanceConfig, Pv, VolumeConfig};
 use super::console::log::ConsoleLog;
 use super::control::{Server, ServerError};
@@ -98,6 +99,7 @@ pub struct Surroundings {
 pub fn run(config: &InstanceConfig, surroundings: Surroundings) -> Result<Exit, InstanceError> {
     let alive = Alive::take(&config.alive_lock)?;
     Exit::clear(&config.exit_file)?;
+    Exit::reserve(&config.exit_file)?;
     let began_ms = unix_ms();
     let mut server = None;
     let lived = live(config, surroundings, began_ms, &mut server);
@@ -196,7 +198,8 @@ fn live(
         deadline: None,
         log: logger(),
     };
-    let mut caretaker = Caretaker::new(desk.clone(), signals, config.grace(), started);
+    let changes = Changes::new(config.volumes.clone());
+    let mut caretaker = Caretaker::new(desk.clone(), signals, config.grace(), changes, started);
     let played = machines.play(first, &mut boot, &mut caretaker);
     let forced = caretaker.end();
     let shown = pump.finish().map_err(host("the console"))?;

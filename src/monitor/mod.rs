@@ -7,6 +7,7 @@
 
 pub mod alive;
 mod caretaker;
+mod changes;
 pub mod client;
 pub mod config;
 pub mod console;
