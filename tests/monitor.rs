@@ -386,7 +386,7 @@ fn a_crash_is_told() {
 #[test]
 fn the_console_is_shared() {
     let instance = Instance::new("echo");
-    let running = instance.start("type");
+    let running = instance.start("type\r\n");
     let mut one = instance.client().attach(1000).unwrap();
     let mut two = instance.client().attach(0).unwrap();
     assert!(read_until(&mut one, "type\r\n").ends_with("type\r\n"));
@@ -554,7 +554,7 @@ fn what_is_no_request_is_answered_so() {
 #[test]
 fn a_crowd_and_those_who_go_away_keep_nobody_out() {
     let instance = Instance::new("echo");
-    let running = instance.start("type");
+    let running = instance.start("type\r\n");
     let mut console = instance.client().attach(0).unwrap();
     let crowd: Vec<UnixStream> = (0..1000)
         .map(|i| {
@@ -581,6 +581,33 @@ fn a_crowd_and_those_who_go_away_keep_nobody_out() {
     let mut client = instance.client();
     assert!(client.status().is_ok());
     client.quit().unwrap();
+    running.end().code(0);
+}
+
+#[test]
+fn what_is_typed_on_the_heels_of_the_request_is_typed_whole_and_consoles_are_bounded() {
+    let instance = Instance::new("echo");
+    let running = instance.start("type\r\n");
+    let stream = instance.stranger();
+    // More than waits for the guest at once.
+    let typed = [vec![b'a'; 20_000], vec![b'\n']].concat();
+    (&stream).write_all(&[b"{\"request\":\"attach-console\"}\n", &typed[..]].concat()).unwrap();
+    let mut reader = BufReader::new(&stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert_eq!(line, "{\"ok\":null}\n");
+    line.clear();
+    reader.read_line(&mut line).unwrap();
+    assert!(line.to_lowercase().as_bytes() == typed, "{} bytes: {:.40}...", line.len(), line);
+    // Its input has ended, and the output goes on.
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut others: Vec<_> = (0..15).map(|_| instance.client().attach(0).unwrap()).collect();
+    let refused = instance.client().attach(0).unwrap_err().to_string();
+    assert!(refused.contains("16 are attached"), "{refused}");
+    others[0].write_all(b"x\nq").unwrap();
+    line.clear();
+    reader.read_to_string(&mut line).unwrap();
+    assert_eq!(line, "X\n");
     running.end().code(0);
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::console::backlog::Backlog;
-use super::protocol::{Answer, FailureKind, Request, State, Status};
+use super::protocol::{Answer, FailureKind, Request, Status};
 use crate::vmm::memory::Ranges;
 
 /// How many bytes may wait for the guest to read them.
@@ -179,6 +179,11 @@ impl Desk {
         change(&mut lock(&self.status));
     }
 
+    /// How many are attached to the console.
+    pub fn attached(&self) -> usize {
+        lock(&self.status).console.attached
+    }
+
     /// Notes where the guest's memory is, or that it is no more.
     pub fn note_memory(&self, memory: Option<Ranges>) {
         *lock(&self.memory) = memory;
@@ -193,13 +198,81 @@ impl Desk {
         status.resident = memory.and_then(|memory| memory.resident().ok());
         status
     }
-
-    /// What it does.
-    pub fn state(&self) -> State {
-        lock(&self.status).state
-    }
 }
 
 fn ended() -> Answer {
     Answer::failed(FailureKind::Ended, "the machine has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::monitor::protocol::{ConsoleStatus, State};
+
+    fn desk() -> Desk {
+        Desk::new(Status {
+            id: "i-0".into(),
+            state: State::Starting,
+            pid: 1,
+            program: String::new(),
+            began_ms: 0,
+            started_ms: None,
+            restarts: 0,
+            panicked: false,
+            memory: 0,
+            cpus: 1,
+            kernel: None,
+            firmware: None,
+            volumes: Vec::new(),
+            console: ConsoleStatus::default(),
+            resident: None,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn orders_are_followed_in_turn_and_answered_when_there_is_nobody_to_follow_them() {
+        let desk = desk();
+        let order = |from| Order { from, request: Request::Quit {}, files: Vec::new() };
+        assert_eq!(desk.order(order(1)), None);
+        assert_eq!(desk.order(order(2)), None);
+        assert_eq!(desk.for_driver.read().unwrap(), 2);
+        assert_eq!(desk.next_order().unwrap().from, 1);
+        desk.close();
+        let is_ended = |answer: &Answer| matches!(answer, Answer::Error(f) if f.kind == FailureKind::Ended);
+        let answers = desk.answers();
+        assert!(matches!(&answers[..], [(2, answer)] if is_ended(answer)), "{answers:?}");
+        assert!(desk.order(order(3)).is_some_and(|answer| is_ended(&answer)));
+        assert!(desk.next_order().is_none() && desk.answers().is_empty());
+    }
+
+    #[test]
+    fn input_is_bounded_and_its_room_is_told() {
+        let desk = desk();
+        desk.type_in(&[7; INPUT_MAX + 5]);
+        assert_eq!(desk.input_room(), 0);
+        assert!(desk.for_server.read().is_err());
+        let taken = std::cell::Cell::new(0);
+        desk.give_input(|bytes| {
+            let count = if taken.get() < 10 { bytes.len().min(10) } else { 0 };
+            taken.set(taken.get() + count);
+            count
+        });
+        assert_eq!((desk.input_room(), desk.has_input()), (10, true));
+        assert!(desk.for_server.read().is_ok());
+        desk.clear_input();
+        assert_eq!((desk.input_room(), desk.has_input()), (INPUT_MAX, false));
+    }
+
+    #[test]
+    fn output_wakes_only_where_somebody_is_attached() {
+        let desk = desk();
+        desk.show(b"one", None);
+        assert!(desk.for_server.read().is_err());
+        desk.note(|status| status.console.attached = 1);
+        desk.show(b"two", Some((3, "full".into())));
+        assert!(desk.for_server.read().is_ok());
+        let status = desk.status();
+        assert_eq!((status.console.written, status.console.not_kept), (6, Some((3, "full".into()))));
+    }
 }

@@ -12,6 +12,8 @@ use crate::monitor::protocol::{Answer, FILES_MAX, FailureKind, REQUEST_MAX, Requ
 
 /// How much of the console is sent at once.
 const PIECE: usize = 16 << 10;
+/// How many may be attached to the console: there is room for others beside them.
+const CONSOLES_MAX: usize = 16;
 
 /// What a connection is for.
 #[derive(Debug, PartialEq, Eq)]
@@ -90,7 +92,7 @@ impl Connection {
         let reads = match self.role {
             // One request at a time: the next is read when the answer is gone.
             Role::Asking => self.outbox.is_empty() && !self.at_end,
-            Role::Console { .. } => !self.at_end && desk.input_room() > 0,
+            Role::Console { .. } => !self.at_end && self.inbox.is_empty() && desk.input_room() > 0,
             Role::Waiting | Role::Leaving => false,
         };
         let mut flags = PollFlags::empty();
@@ -176,6 +178,10 @@ impl Connection {
                     .map_or_else(|e| Answer::failed(FailureKind::Host, e.to_string()), Answer::Ok);
                 self.answer(&answer, desk);
             }
+            Request::AttachConsole { .. } if desk.attached() >= CONSOLES_MAX => {
+                let why = format!("{CONSOLES_MAX} are attached to this console; close one of them first");
+                self.answer(&Answer::failed(FailureKind::State, why), desk);
+            }
             Request::AttachConsole { replay } => {
                 // First: from now on output wakes the thread that this runs on.
                 desk.note(|status| status.console.attached += 1);
@@ -183,8 +189,7 @@ impl Connection {
                 self.answer(&Answer::done(), desk);
                 self.role = Role::Console { at };
                 // What was sent on the heels of the request is typed already.
-                let typed = std::mem::take(&mut self.inbox);
-                desk.type_in(&typed);
+                self.type_in(desk);
             }
             request => {
                 self.role = Role::Waiting;
@@ -192,6 +197,15 @@ impl Connection {
                     self.answer(&answer, desk);
                 }
             }
+        }
+    }
+
+    /// Of the console: types what has come, as far as there is room.
+    pub fn type_in(&mut self, desk: &Desk) {
+        if self.is_console() && !self.inbox.is_empty() {
+            let count = desk.input_room().min(self.inbox.len());
+            desk.type_in(self.inbox.get(..count).unwrap_or_default());
+            self.inbox.drain(..count);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::monitor::protocol::{State, Status};
 const CONNECTIONS_MAX: usize = 64;
 /// How long somebody who takes nothing is waited for once all is over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long nobody is let in where the process has no descriptor left for it.
+/// How long nobody is let in, or nothing done, where the host gives no descriptor or no memory for it.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why nobody can talk to the instance.
@@ -125,7 +125,8 @@ impl Talk {
                 }
             }
             if self.wait(last).is_err() {
-                return;
+                // The host is out of memory, say: it need not stay so.
+                std::thread::sleep(PAUSE);
             }
         }
     }
@@ -154,6 +155,7 @@ impl Talk {
             let _ = self.desk.for_server.read();
         }
         self.hand_out();
+        self.connections.iter_mut().for_each(|connection| connection.type_in(&self.desk));
         let (own, listener) = ready.split_at(self.connections.len().min(ready.len()));
         let mut flags = own.iter();
         self.connections.retain_mut(|connection| {
