@@ -20,7 +20,7 @@ use amiboot::monitor::config::{
 use amiboot::monitor::control::socket;
 use amiboot::monitor::protocol::{FailureKind, State};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Ended, Running, World, finish, quoted, require_kvm, wait_until};
+use support::{Ended, PATIENCE, Running, World, finish, quoted, require_kvm, wait_until};
 
 /// An instance's files, in a directory that only its user may enter.
 struct Instance {
@@ -311,6 +311,21 @@ fn a_killed_process_is_seen_as_dead_and_another_may_follow() {
     assert!(matches!(Client::connect(&instance.config.control_socket), Err(ClientError::NotRunning { .. })));
     let running = instance.start("ready");
     instance.client().quit().unwrap();
+    running.end().code(0);
+}
+
+#[test]
+fn one_that_does_not_answer_is_not_waited_for_without_end() {
+    let instance = Instance::new("halt");
+    let running = instance.start("ready");
+    running.signal(Signal::STOP);
+    let mut client = instance.client().with_patience(Duration::from_millis(20)).unwrap();
+    assert!(matches!(client.status(), Err(ClientError::Silent { .. })));
+    assert!(matches!(instance.life(), Life::Alive { pid: Some(_) }));
+    running.signal(Signal::CONT);
+    let mut client = instance.client().with_patience(PATIENCE).unwrap();
+    client.quit().unwrap();
+    client.wait_for_end().unwrap();
     running.end().code(0);
 }
 

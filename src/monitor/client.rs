@@ -30,6 +30,12 @@ pub enum ClientError {
     /// Its process ended before it answered.
     #[error("the instance's process ended before it answered")]
     Ended,
+    /// It has not answered in time.
+    #[error("{}: the instance's process does not answer", path.display())]
+    Silent {
+        /// Its control socket.
+        path: PathBuf,
+    },
     /// It refused.
     #[error(transparent)]
     Refused(#[from] Failure),
@@ -46,7 +52,8 @@ pub enum ClientError {
     },
 }
 
-/// A connection to an instance's process. Calls wait for as long as it takes to do what they ask for.
+/// A connection to an instance's process. Calls wait for as long as it takes to do what they ask for, unless
+/// [`Client::with_patience`] says how long.
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
@@ -65,6 +72,20 @@ impl Client {
                 Err(ClientError::NotRunning { path: path.into() })
             }
             Err(cause) => Err(ClientError::Host { path: path.into(), cause }),
+        }
+    }
+
+    /// Lets calls wait for no longer than that; one that fails with [`ClientError::Silent`] may have its answer come later,
+    /// so the connection is of no use then.
+    ///
+    /// # Errors
+    /// [`ClientError::Host`], also where the time is zero.
+    pub fn with_patience(self, patience: Duration) -> Result<Self, ClientError> {
+        let stream = self.stream.get_ref();
+        let set = stream.set_read_timeout(Some(patience)).and_then(|()| stream.set_write_timeout(Some(patience)));
+        match set {
+            Ok(()) => Ok(self),
+            Err(cause) => Err(ClientError::Host { path: self.path, cause }),
         }
     }
 
@@ -161,6 +182,7 @@ impl Client {
     /// [`ClientError`].
     pub fn attach(mut self, replay: u64) -> Result<Console, ClientError> {
         self.ask(&Request::AttachConsole { replay }, &[])?;
+        self.wait_without_limit()?;
         let first = self.stream.buffer().to_vec();
         Ok(Console { first: io::Cursor::new(first), stream: self.stream.into_inner() })
     }
@@ -170,6 +192,7 @@ impl Client {
     /// # Errors
     /// [`ClientError::Host`].
     pub fn wait_for_end(mut self) -> Result<(), ClientError> {
+        self.wait_without_limit()?;
         match io::copy(&mut self.stream, &mut io::sink()) {
             Ok(_) => Ok(()),
             Err(e) if is_end(&e) => Ok(()),
@@ -177,10 +200,19 @@ impl Client {
         }
     }
 
+    fn wait_without_limit(&self) -> Result<(), ClientError> {
+        let stream = self.stream.get_ref();
+        let set = stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None));
+        set.map_err(|cause| ClientError::Host { path: self.path.clone(), cause })
+    }
+
     fn ask(&mut self, request: &Request, files: &[BorrowedFd<'_>]) -> Result<serde_json::Value, ClientError> {
-        let fail = |cause: io::Error| match is_end(&cause) {
-            true => ClientError::Ended,
-            false => ClientError::Host { path: self.path.clone(), cause },
+        let path = self.path.clone();
+        let fail = |cause: io::Error| match cause.kind() {
+            // What a socket says whose time is over.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent { path: path.clone() },
+            _ if is_end(&cause) => ClientError::Ended,
+            _ => ClientError::Host { path: path.clone(), cause },
         };
         let mut line = serde_json::to_vec(request).map_err(|e| fail(e.into()))?;
         line.push(b'\n');

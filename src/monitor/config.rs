@@ -59,7 +59,8 @@ pub struct InstanceConfig {
     pub alive_lock: PathBuf,
     /// Where it is written how the instance ended.
     pub exit_file: PathBuf,
-    /// A command that is started once the instance has ended and everything is written: program and arguments.
+    /// A command that is started once the last machine has ended and everything is written: program and arguments. Where no
+    /// machine could be started, who starts the process is told, and no command is started.
     #[serde(default)]
     pub on_exit: Vec<String>,
     /// How long the guest has to switch itself off once it is asked to, in milliseconds, where the request does not say.
