@@ -5,6 +5,7 @@
 //! * [`cli`]: the command line;
 //! * [`cloud`]: images, snapshots, volumes and instances, in a catalogue;
 //! * [`bench`]: boots measured, many runs of one image in turn;
+//! * [`monitor`]: an instance's own process, and how others talk to it;
 //! * [`launch`]: a disk becomes a running machine;
 //! * [`vmm`]: the machine, which knows nothing of images;
 //! * [`image`]: what is inside a disk: partitions, file systems, boot entries, kernels;
@@ -18,4 +19,5 @@ pub mod disk;
 pub mod host;
 pub mod image;
 pub mod launch;
+pub mod monitor;
 pub mod vmm;

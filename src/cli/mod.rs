@@ -8,6 +8,7 @@ mod image;
 mod output;
 mod run;
 mod scope;
+mod vmm;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::BenchCommand),
     Doctor(doctor::DoctorArgs),
+    #[command(hide = true)]
+    Vmm(vmm::VmmArgs),
 }
 
 /// An error for the person: one line, then what caused it.
@@ -71,6 +74,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Command::Image(command) => image::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Vmm(args) => vmm::run(&args, timeline),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -22,6 +22,7 @@ use crate::launch::volumes;
 use crate::vmm::boot::BootError;
 use crate::vmm::builder::{BuildError, DiskInterface};
 use crate::vmm::config::MachineConfig;
+use crate::vmm::smbios::Identity;
 use crate::vmm::timeline::{Mark, Timeline};
 
 /// The compiled pattern of `--until` may take this much memory, in bytes.
@@ -289,11 +290,13 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         entry: args.entry.clone(),
         protocol: args.protocol.into(),
     };
+    let identity = Identity::random(INSTANCE_TYPE)
+        .map_err(|cause| format!("the host has no random numbers for the instance's UUID: {cause}"))?;
     let options = FirmwareOptions {
         interface: args.disk.unwrap_or(DiskChoice::Virtio).into(),
         variables: args.uefi_vars.clone(),
         log: args.firmware_log.clone(),
-        instance_type: INSTANCE_TYPE,
+        identity,
     };
     let mut start = Start::choose(&Request {
         kind,

@@ -5,6 +5,7 @@ pub mod files;
 pub mod firmware;
 pub mod io_uring;
 pub mod kvm;
+pub mod lock;
 pub mod memory;
 pub mod panics;
 pub mod processor;

@@ -58,8 +58,8 @@ pub struct FirmwareOptions {
     pub variables: Option<PathBuf>,
     /// Where debug text goes.
     pub log: Option<PathBuf>,
-    /// What the guest is told of its instance type.
-    pub instance_type: &'static str,
+    /// Who the guest is told that it is.
+    pub identity: Identity,
 }
 
 /// Why there is no firmware.
@@ -114,9 +114,6 @@ pub enum FirmwareChoiceError {
         /// What the host said.
         cause: std::io::Error,
     },
-    /// No random numbers.
-    #[error("the host has no random numbers for the instance's UUID: {0}")]
-    Random(std::io::Error),
 }
 
 /// Firmware that was found.
@@ -200,7 +197,6 @@ fn open_found(found: &Found, options: &FirmwareOptions) -> Result<Opened, Firmwa
         Some(path) => log_to(path)?,
         None => Arc::new(|_: &[u8]| {}),
     };
-    let identity = Identity::random(options.instance_type).map_err(FirmwareChoiceError::Random)?;
     let variables = match (&options.variables, template) {
         (Some(_), None) if found.kind == Some(FirmwareKind::Bios) => {
             return Err(FirmwareChoiceError::NothingToKeep { path: None });
@@ -224,6 +220,7 @@ fn open_found(found: &Found, options: &FirmwareOptions) -> Result<Opened, Firmwa
         (None, None) => None,
     };
     notes.extend(cannot_read_disks(&found.path, found.kind, &image, options.interface));
+    let identity = options.identity.clone();
     let firmware = Firmware { image, variables, interface: options.interface, identity, debug };
     Ok(Opened { firmware, path: found.path.clone(), notes })
 }
@@ -278,7 +275,7 @@ mod tests {
             interface: DiskInterface::Virtio,
             variables: variables.map(Into::into),
             log: None,
-            instance_type: "t3.micro",
+            identity: Identity::random("t3.micro").unwrap(),
         }
     }
 

@@ -3,8 +3,9 @@
 pub mod bdm;
 pub mod cmdline;
 pub mod console;
-mod drive;
+pub mod drive;
 pub mod firmware;
+mod person;
 pub mod plan;
 pub mod report;
 pub mod session;

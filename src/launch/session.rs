@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use regex::bytes::Regex;
+use vmm_sys_util::eventfd::EventFd;
 
 use super::console::pump::{Pump, Sink};
 use super::console::say;
 use super::console::terminal::RawTerminal;
 use super::console::transcript::{Sight, Transcript};
-use super::drive::{Driver, End};
+use super::drive::{Attendant, Driver, End};
+use super::person::Person;
 use super::signals::{EndSignals, JobSignals};
 use super::stdin::Stdin;
 use crate::disk::Disk;
@@ -120,7 +122,7 @@ pub fn run(
     // A time that the clock cannot count to never comes.
     let deadline = limits.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     // A first look before the terminal is touched: most errors are here, and are best read on a terminal as it was.
-    let mut next = Some(boot().map_err(SessionError::Plan)?);
+    let first = boot().map_err(SessionError::Plan)?;
     let signals = EndSignals::catch().map_err(host("catching signals"))?;
     let panics = panics::watch().map_err(host("watching for panics"))?;
     let terminal = RawTerminal::enter().map_err(host("making the terminal raw"))?;
@@ -129,65 +131,132 @@ pub fn run(
     let sink = Sink::stdout().map_err(host("the console's output"))?;
     let transcript = Transcript::new(limits.until.clone()).until_timer(limits.until_timer);
     let pump = Pump::start(console.clone(), transcript, sink, timeline.clone()).map_err(host("the console"))?;
-    let mut driver = Driver {
-        pump: &pump,
-        console: &console,
+    let log = logger(terminal.is_some());
+    let machines =
+        Machines { kvm, size: machine, disks, limits, timeline, console: &console, pump: &pump, panics, deadline, log };
+    let mut person = Person {
         stdin: Stdin::new(terminal.is_some()),
         signals,
-        deadline,
         grace: limits.grace,
         terminal: terminal.as_ref(),
         jobs,
-        panics,
         is_interrupted: false,
         grace_end: None,
-        panic_end: None,
     };
-    let log = logger(terminal.is_some());
-
-    let mut starts = 0;
-    let ran = loop {
-        let source = match next.take().map_or_else(&mut *boot, Ok) {
-            Ok(source) => source,
-            Err(e) => break Err(SessionError::Plan(e)),
-        };
-        let parts = Parts {
-            kvm: &kvm.kvm,
-            boot: source,
-            disks: disks.to_vec(),
-            console: console.clone(),
-            timeline: timeline.clone(),
-            log: log.clone(),
-        };
-        let machine = match builder::build(machine, parts) {
-            Ok(machine) => machine,
-            Err(e) => break Err(e.into()),
-        };
-        starts += 1;
-        let end = driver.drive(&machine);
-        // A dead /proc only costs the figure.
-        let resident = machine.resident().ok();
-        let reason = machine.end();
-        match end {
-            Err(cause) => break Err(SessionError::Host { what: "waiting for the machine", cause }),
-            Ok(End::Stopped) if restarts(&reason, limits, &driver) => driver.stdin.clear(),
-            Ok(end) => break Ok((end, reason, resident)),
-        }
-    };
-    let seen = Seen { panicked: driver.panic_end.is_some(), interrupted: driver.is_interrupted };
-    drop(driver);
-    let (transcript, late) = pump.finish().map_err(host("the console"))?;
+    let played = machines.play(first, boot, &mut person);
+    drop((person, machines));
+    let shown = pump.finish().map_err(host("the console"))?;
     drop(terminal);
-    let flushed = flush(disks);
-    let (end, reason, resident) = ran?;
-    let outcome = judge(end, reason, seen, &late, limits)?;
-    flushed?;
-    Ok(Ended { outcome, last_lines: transcript.last_lines(), resident, starts })
+    played.conclude(shown, disks, limits)
 }
 
-fn restarts(reason: &StopReason, limits: &Limits, driver: &Driver<'_>) -> bool {
-    // A guest that was asked to switch itself off and restarts instead is not started again.
-    *reason == StopReason::Reset && !limits.no_reboot && driver.panic_end.is_none() && !driver.is_interrupted
+/// All that machines which run one after the other have in common.
+pub struct Machines<'a> {
+    /// KVM.
+    pub kvm: &'a HostKvm,
+    /// Each one's size.
+    pub size: MachineConfig,
+    /// Each one's disks.
+    pub disks: &'a [DiskConfig],
+    /// What ends them.
+    pub limits: &'a Limits,
+    /// Where instants are recorded.
+    pub timeline: &'a Arc<Timeline>,
+    /// Where they write.
+    pub console: &'a Arc<ConsoleBuffer>,
+    /// What moves that on.
+    pub pump: &'a Pump,
+    /// Readable once a thread of the monitor has panicked.
+    pub panics: &'a EventFd,
+    /// When the time is up.
+    pub deadline: Option<Instant>,
+    /// Where devices tell of trouble with the host.
+    pub log: Log,
+}
+
+impl Machines<'_> {
+    /// Runs them: the first begins with `first`, each later one with what `boot` says. None runs when it returns.
+    pub fn play(&self, first: Boot, boot: &mut BootProvider<'_>, attendant: &mut dyn Attendant) -> Played {
+        let mut driver = Driver {
+            pump: self.pump,
+            console: self.console,
+            deadline: self.deadline,
+            panics: self.panics,
+            panic_end: None,
+        };
+        let mut next = Some(first);
+        let mut starts = 0;
+        let ran = loop {
+            let source = match next.take().map_or_else(&mut *boot, Ok) {
+                Ok(source) => source,
+                Err(e) => break Err(SessionError::Plan(e)),
+            };
+            let machine = match builder::build(self.size, self.parts(source)) {
+                Ok(machine) => machine,
+                Err(e) => break Err(e.into()),
+            };
+            starts += 1;
+            attendant.has_started(&machine);
+            let end = driver.drive(&machine, attendant);
+            // A dead /proc only costs the figure.
+            let resident = machine.resident().ok();
+            let reason = machine.end();
+            match end {
+                Err(cause) => break Err(SessionError::Host { what: "waiting for the machine", cause }),
+                Ok(end) if self.restarts(end, &reason, &driver, attendant) => attendant.restarts(),
+                Ok(end) => break Ok((end, reason, resident)),
+            }
+        };
+        let seen = Seen { panicked: driver.panic_end.is_some(), interrupted: attendant.has_asked_to_end() };
+        Played { ran, seen, starts }
+    }
+
+    fn parts(&self, boot: Boot) -> Parts<'_> {
+        Parts {
+            kvm: &self.kvm.kvm,
+            boot,
+            disks: self.disks.to_vec(),
+            console: self.console.clone(),
+            timeline: self.timeline.clone(),
+            log: self.log.clone(),
+        }
+    }
+
+    fn restarts(&self, end: End, reason: &StopReason, driver: &Driver<'_>, attendant: &dyn Attendant) -> bool {
+        let is_wanted = match end {
+            End::Reset => true,
+            // A guest that was asked to switch itself off and restarts instead is not started again.
+            End::Stopped => *reason == StopReason::Reset && !self.limits.no_reboot && !attendant.has_asked_to_end(),
+            _ => false,
+        };
+        is_wanted && driver.panic_end.is_none()
+    }
+}
+
+/// Machines that have ended.
+pub struct Played {
+    ran: Result<(End, StopReason, Option<Resident>), SessionError>,
+    seen: Seen,
+    starts: u32,
+}
+
+impl Played {
+    /// Makes durable what they have written, and judges how they ended by what the console has shown.
+    ///
+    /// # Errors
+    /// [`SessionError`] where they could not go on, or their writes could not be kept.
+    pub fn conclude(
+        self,
+        (transcript, late): (Transcript, Vec<Sight>),
+        disks: &[DiskConfig],
+        limits: &Limits,
+    ) -> Result<Ended, SessionError> {
+        let flushed = flush(disks);
+        let (end, reason, resident) = self.ran?;
+        let outcome = judge(end, reason, self.seen, &late, limits)?;
+        flushed?;
+        Ok(Ended { outcome, last_lines: transcript.last_lines(), resident, starts: self.starts })
+    }
 }
 
 /// What was seen of a run before its end.

@@ -128,6 +128,13 @@ fn identity(path: &Path) -> Option<FileIdentity> {
 }
 
 impl Volumes {
+    /// Volumes that another has opened, the root of which is known as `root_path` in messages. None where there is no disk.
+    #[must_use]
+    pub fn of(disks: Vec<DiskConfig>, root_path: PathBuf, root_format: Option<Format>) -> Option<Self> {
+        let root = disks.first()?.disk.clone();
+        Some(Self { root_path, root, root_format, root_identity: None, disks, hints: Vec::new() })
+    }
+
     /// The disks, in the order in which the guest sees them.
     #[must_use]
     pub fn disks(&self) -> &[DiskConfig] {

@@ -132,7 +132,7 @@ pub fn release_unused_heap() {
 }
 
 /// Resident memory of this process, in bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Resident {
     /// Pages of guest memory that are in the host's memory.
     pub guest_bytes: u64,
@@ -140,13 +140,24 @@ pub struct Resident {
     pub monitor_bytes: u64,
 }
 
-/// Adds up what is resident inside and outside guest memory, from `/proc/self/smaps`.
-///
-/// # Errors
-/// What reading `/proc` says.
-pub fn resident(memory: &GuestMemory) -> io::Result<Resident> {
-    let ranges: Vec<(u64, u64)> = memory.iter().map(|r| (r.as_ptr() as u64, r.as_ptr() as u64 + r.len())).collect();
-    Ok(add_up_smaps(&std::fs::read_to_string("/proc/self/smaps")?, &ranges))
+/// Where guest memory lies in this process.
+#[derive(Debug, Clone)]
+pub struct Ranges(Vec<(u64, u64)>);
+
+impl Ranges {
+    /// Of this memory.
+    #[must_use]
+    pub fn of(memory: &GuestMemory) -> Self {
+        Self(memory.iter().map(|r| (r.as_ptr() as u64, r.as_ptr() as u64 + r.len())).collect())
+    }
+
+    /// Adds up what is resident inside and outside guest memory, from `/proc/self/smaps`.
+    ///
+    /// # Errors
+    /// What reading `/proc` says.
+    pub fn resident(&self) -> io::Result<Resident> {
+        Ok(add_up_smaps(&std::fs::read_to_string("/proc/self/smaps")?, &self.0))
+    }
 }
 
 fn add_up_smaps(smaps: &str, guest: &[(u64, u64)]) -> Resident {

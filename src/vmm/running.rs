@@ -8,7 +8,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::console::ConsoleBuffer;
 use super::devices::serial::SerialPort;
-use super::memory::{self, GuestMemory, Resident};
+use super::memory::{GuestMemory, Ranges, Resident};
 use super::stop::{StopReason, Stopper};
 use super::vcpu::VcpuThread;
 
@@ -72,7 +72,13 @@ impl Machine {
     /// # Errors
     /// What reading `/proc` says.
     pub fn resident(&self) -> io::Result<Resident> {
-        memory::resident(&self.0.memory)
+        self.memory().resident()
+    }
+
+    /// Where the guest's memory lies in this process.
+    #[must_use]
+    pub fn memory(&self) -> Ranges {
+        Ranges::of(&self.0.memory)
     }
 
     /// Ends it: no instruction of the guest is executed and no request is in flight when this returns.

@@ -21,7 +21,21 @@ const GATHER: Duration = Duration::from_micros(500);
 /// How long an output that takes nothing is waited for once the machine has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Where output is shown. One that goes away, or was never there, swallows the rest.
+/// Where a console's output goes.
+pub trait Output: Send + 'static {
+    /// Takes all of it. The guest is held for as long as this waits, once a buffer is full.
+    fn show(&mut self, bytes: &[u8]);
+
+    /// The run has ended inside a line.
+    fn end_line(&mut self) {}
+
+    /// What is to be made readable once the run ends, where [`Self::show`] waits for somebody.
+    fn ending(&self) -> Option<Arc<EventFd>> {
+        None
+    }
+}
+
+/// Output that is shown. One that goes away, or was never there, swallows the rest.
 pub struct Sink {
     fd: Option<OwnedFd>,
     is_terminal: bool,
@@ -52,15 +66,8 @@ impl Sink {
         Ok(Self { fd: fd.map(|fd| without_waiting(&fd).unwrap_or(fd)), is_terminal, ending })
     }
 
-    /// Ends the last line on a terminal, where the shell's prompt, or what the monitor says, comes next.
-    fn end_line(&mut self) {
-        if self.is_terminal {
-            self.write(b"\r\n");
-        }
-    }
-
     /// Writes all of it, waiting for a slow reader until the run ends.
-    fn write(&mut self, mut bytes: &[u8]) {
+    fn write_all(&mut self, mut bytes: &[u8]) {
         let mut patience = Patience { ending: self.ending.clone(), until: None };
         while let (Some(fd), false) = (&self.fd, bytes.is_empty()) {
             if !patience.wait_for_room(fd).unwrap_or(false) {
@@ -81,6 +88,23 @@ impl Sink {
                 }
             }
         }
+    }
+}
+
+impl Output for Sink {
+    fn show(&mut self, bytes: &[u8]) {
+        self.write_all(bytes);
+    }
+
+    /// Ends the last line on a terminal, where the shell's prompt, or what the monitor says, comes next.
+    fn end_line(&mut self) {
+        if self.is_terminal {
+            self.write_all(b"\r\n");
+        }
+    }
+
+    fn ending(&self) -> Option<Arc<EventFd>> {
+        Some(self.ending.clone())
     }
 }
 
@@ -157,7 +181,7 @@ struct Shared {
 pub struct Pump {
     console: Arc<ConsoleBuffer>,
     shared: Arc<Shared>,
-    ending: Arc<EventFd>,
+    ending: Option<Arc<EventFd>>,
     thread: JoinHandle<Transcript>,
 }
 
@@ -169,12 +193,12 @@ impl Pump {
     pub fn start(
         console: Arc<ConsoleBuffer>,
         mut transcript: Transcript,
-        mut sink: Sink,
+        mut output: impl Output,
         timeline: Arc<Timeline>,
     ) -> io::Result<Self> {
         let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         let shared = Arc::new(Shared { sights: Mutex::new(Vec::new()), event });
-        let ending = sink.ending.clone();
+        let ending = output.ending();
         let (source, told) = (console.clone(), shared.clone());
         let thread = std::thread::Builder::new().name("console".into()).stack_size(256 << 10).spawn(move || {
             let mut batch = Vec::new();
@@ -192,13 +216,13 @@ impl Pump {
                 }
                 mark(&timeline, &sights);
                 // Shown before it is told, so that what ends the run has been shown.
-                sink.write(&batch);
+                output.show(&batch);
                 batch.clear();
                 told.tell(&sights);
                 std::thread::sleep(GATHER);
             }
             if transcript.is_inside_line() {
-                sink.end_line();
+                output.end_line();
             }
             transcript
         })?;
@@ -226,8 +250,10 @@ impl Pump {
     /// Where the thread panicked.
     pub fn finish(self) -> io::Result<(Transcript, Vec<Sight>)> {
         self.console.close();
-        // An eventfd that is full is readable already.
-        let _ = self.ending.write(1);
+        if let Some(ending) = &self.ending {
+            // An eventfd that is full is readable already.
+            let _ = ending.write(1);
+        }
         let transcript = self.thread.join().map_err(|_| io::Error::other("the console's thread panicked"))?;
         let sights = std::mem::take(&mut *self.shared.sights.lock().unwrap_or_else(PoisonError::into_inner));
         Ok((transcript, sights))

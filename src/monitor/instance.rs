@@ -1,0 +1,292 @@
+//! The life of an instance's process, from its configuration to its end.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::alive::{Alive, AliveError};
+use super::caretaker::{Caretaker, WasForced};
+use super::changes::Changes;
+use super::config::{Hvm, InstanceConfig, Pv, VolumeConfig};
+use super::console::log::ConsoleLog;
+use super::control::{Server, ServerError};
+use super::desk::Desk;
+use super::exit::{Exit, ExitFileError, Reason};
+use super::protocol::{ConsoleStatus, State, Status, VolumeStatus};
+use super::{unix_ms, volumes};
+use crate::host::kvm;
+use crate::host::panics;
+use crate::launch::console::pump::{Output, Pump};
+use crate::launch::console::say;
+use crate::launch::console::transcript::Transcript;
+use crate::launch::firmware::FirmwareOptions;
+use crate::launch::session::{Ended, Limits, Machines, Outcome, SessionError};
+use crate::launch::signals::EndSignals;
+use crate::launch::start::{self, Request, Start, StartError};
+use crate::launch::volumes::Volumes;
+use crate::vmm::builder::{DiskConfig, DiskInterface};
+use crate::vmm::console::ConsoleBuffer;
+use crate::vmm::timeline::{Mark, Timeline};
+use crate::vmm::virtio::Log;
+
+/// How much is said of trouble with the host at the most, in bytes.
+const LOG_MAX: u64 = 1 << 20;
+
+/// Why an instance could not begin, or not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum InstanceError {
+    /// It has a process already.
+    #[error(transparent)]
+    Alive(#[from] AliveError),
+    /// How it ends could not be told.
+    #[error("exit file {0}")]
+    Exit(#[from] ExitFileError),
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] kvm::KvmProblem),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] volumes::VolumeError),
+    /// There is nothing to start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ServerError),
+    /// The console log.
+    #[error("console log {}: {cause}", path.display())]
+    ConsoleLog {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the host said.
+        cause: io::Error,
+    },
+    /// The machine.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Threads, events, signals.
+    #[error("{what}: {cause}")]
+    Host {
+        /// What was being done.
+        what: &'static str,
+        /// What the host said.
+        cause: io::Error,
+    },
+}
+
+fn host(what: &'static str) -> impl Fn(io::Error) -> InstanceError {
+    move |cause| InstanceError::Host { what, cause }
+}
+
+/// What a process is told beside its instance's configuration.
+pub struct Surroundings {
+    /// A KVM that interprets guest kernel code will do, for guests small enough for it.
+    pub accept_interpreting_kvm: bool,
+    /// Where instants are recorded.
+    pub timeline: Arc<Timeline>,
+    /// Called once the machine runs.
+    pub started: Box<dyn FnOnce()>,
+}
+
+/// Runs an instance to its end. When this returns, the exit file is written, the lock is free, every connection is
+/// closed, and the command of the configuration is started.
+///
+/// # Errors
+/// [`InstanceError`] where it could not begin or not go on; the exit file says that too, unless another process has the
+/// instance.
+pub fn run(config: &InstanceConfig, surroundings: Surroundings) -> Result<Exit, InstanceError> {
+    let alive = Alive::take(&config.alive_lock)?;
+    Exit::clear(&config.exit_file)?;
+    Exit::reserve(&config.exit_file)?;
+    let began_ms = unix_ms();
+    let mut server = None;
+    let lived = live(config, surroundings, began_ms, &mut server);
+    let starts = server.as_ref().map_or(0, |server| server.close_desk().starts());
+    let (reason, last_lines) = match &lived {
+        Ok((ended, forced)) => (reason(&ended.outcome, *forced), ended.last_lines.clone()),
+        Err(error) => (Reason::Error(error.to_string()), Vec::new()),
+    };
+    let exit = Exit { starts, last_lines, ..Exit::now(&config.id, reason, began_ms) };
+    let written = exit.write(&config.exit_file);
+    // From here on another process may have the instance; who waits for the end of this one's connections finds it so.
+    drop(alive);
+    server.into_iter().for_each(Server::end);
+    if starts > 0 {
+        start_command(&config.on_exit);
+    }
+    lived?;
+    written?;
+    Ok(exit)
+}
+
+fn reason(outcome: &Outcome, forced: WasForced) -> Reason {
+    match outcome {
+        Outcome::PoweredOff => Reason::PoweredOff,
+        Outcome::Crashed(how) => Reason::Crashed(how.clone()),
+        // It was asked to switch itself off, and reset itself instead.
+        Outcome::Interrupted if !forced.0 => Reason::ResetRefused,
+        Outcome::Restarted => Reason::ResetRefused,
+        // Nothing is waited for on the console, and no time is set: only force is left.
+        Outcome::Interrupted | Outcome::Quit | Outcome::UntilMatched | Outcome::UntilMissed | Outcome::TimedOut => {
+            Reason::Forced
+        }
+    }
+}
+
+/// Starts a command that outlives this process and has none of its terminals.
+fn start_command(command: &[String]) {
+    let Some((program, arguments)) = command.split_first() else { return };
+    let started = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn();
+    if let Err(e) = started {
+        say(&format!("amiboot: on_exit: {program}: {e}"), false);
+    }
+}
+
+/// The instance's life while it has volumes; they are closed when this returns.
+fn live(
+    config: &InstanceConfig,
+    surroundings: Surroundings,
+    began_ms: u64,
+    server: &mut Option<Server>,
+) -> Result<(Ended, WasForced), InstanceError> {
+    let Surroundings { accept_interpreting_kvm, timeline, started } = surroundings;
+    let kvm = kvm::open()?;
+    if !accept_interpreting_kvm {
+        kvm.require_hardware()?;
+    }
+    let volumes = volumes::open(&config.volumes)?;
+    timeline.mark(Mark::ConfigurationRead);
+    let log = ConsoleLog::open(&config.console_log.path, config.console_log.keep);
+    let log = log.map_err(|cause| InstanceError::ConsoleLog { path: config.console_log.path.clone(), cause })?;
+    let desk = Arc::new(Desk::new(first_status(config, &volumes, began_ms)).map_err(host("events"))?);
+    *server = Some(Server::start(&config.control_socket, desk.clone())?);
+    let mut start = choose(config, &volumes, &timeline)?;
+    let mut boot = || {
+        let boot = start.next_boot()?;
+        desk.note(|status| {
+            status.kernel = start.booted().cloned();
+            status.firmware = start.firmware_file().map(Into::into);
+        });
+        Ok(boot)
+    };
+    let first = boot().map_err(SessionError::Plan)?;
+    let signals = EndSignals::catch().map_err(host("catching signals"))?;
+    let panics = panics::watch().map_err(host("watching for panics"))?;
+    let console = Arc::new(ConsoleBuffer::new(timeline.clone()));
+    let output = Keeper { log, desk: desk.clone() };
+    let pump = Pump::start(console.clone(), Transcript::new(None), output, timeline.clone());
+    let pump = pump.map_err(host("the console"))?;
+    let limits =
+        Limits { until: None, until_timer: false, timeout: None, no_reboot: !config.restart, grace: config.grace() };
+    let machines = Machines {
+        kvm: &kvm,
+        size: config.size(),
+        disks: volumes.disks(),
+        limits: &limits,
+        timeline: &timeline,
+        console: &console,
+        pump: &pump,
+        panics,
+        deadline: None,
+        log: logger(),
+    };
+    let changes = Changes::new(config.volumes.clone());
+    let mut caretaker = Caretaker::new(desk.clone(), signals, config.grace(), changes, started);
+    let played = machines.play(first, &mut boot, &mut caretaker);
+    let forced = caretaker.end();
+    let shown = pump.finish().map_err(host("the console"))?;
+    Ok((played.conclude(shown, volumes.disks(), &limits)?, forced))
+}
+
+/// The console's output on its way to the log and to those who are attached.
+struct Keeper {
+    log: ConsoleLog,
+    desk: Arc<Desk>,
+}
+
+impl Output for Keeper {
+    fn show(&mut self, bytes: &[u8]) {
+        self.log.write(bytes);
+        self.desk.show(bytes, self.log.lost().map(|(lost, cause)| (lost, cause.to_string())));
+    }
+}
+
+fn choose(config: &InstanceConfig, volumes: &Volumes, timeline: &Arc<Timeline>) -> Result<Start, StartError> {
+    let Hvm { firmware, uefi_vars, firmware_log, disk } = &config.hvm;
+    let Pv { kernel, initrd, cmdline, append, entry } = &config.pv;
+    let first = |options: &[(&'static str, bool)]| options.iter().find(|(_, given)| *given).map(|(name, _)| *name);
+    let pv = first(&[
+        ("pv.kernel", kernel.is_some()),
+        ("pv.initrd", initrd.is_some()),
+        ("pv.cmdline", cmdline.is_some()),
+        ("pv.append", !append.is_empty()),
+        ("pv.entry", entry.is_some()),
+    ]);
+    let hvm = first(&[
+        ("hvm.firmware", firmware.is_some()),
+        ("hvm.uefi_vars", uefi_vars.is_some()),
+        ("hvm.firmware_log", firmware_log.is_some()),
+        ("hvm.disk", disk.is_some()),
+    ]);
+    let kind = start::decide(config.mode.into(), pv, hvm)?;
+    let options = FirmwareOptions {
+        interface: disk.map_or(DiskInterface::Virtio, Into::into),
+        variables: uefi_vars.clone(),
+        log: firmware_log.clone(),
+        identity: config.smbios(),
+    };
+    Start::choose(&Request {
+        kind,
+        volumes,
+        overrides: config.pv.overrides(),
+        firmware: firmware.as_ref().map(super::config::FirmwareName::choice),
+        options,
+        timeline,
+        say: |line| say(&format!("amiboot: {line}"), false),
+    })
+}
+
+fn first_status(config: &InstanceConfig, volumes: &Volumes, began_ms: u64) -> Status {
+    let volume = |(config, disk): (&VolumeConfig, &DiskConfig)| VolumeStatus {
+        id: config.id.clone(),
+        device: config.device.clone(),
+        size: disk.disk.size(),
+        read_only: disk.disk.is_read_only(),
+        ephemeral: config.ephemeral,
+    };
+    Status {
+        id: config.id.clone(),
+        state: State::Starting,
+        pid: std::process::id(),
+        program: env!("CARGO_PKG_VERSION").into(),
+        began_ms,
+        started_ms: None,
+        restarts: 0,
+        panicked: false,
+        memory: config.memory,
+        cpus: config.cpus,
+        kernel: None,
+        firmware: None,
+        volumes: config.volumes.iter().zip(volumes.disks()).map(volume).collect(),
+        console: ConsoleStatus::default(),
+        resident: None,
+    }
+}
+
+/// Where devices tell of trouble with the host; a guest can make them tell without end.
+fn logger() -> Log {
+    let said = AtomicU64::new(0);
+    Arc::new(move |line: &str| {
+        if said.fetch_add(line.len() as u64, Ordering::Relaxed) < LOG_MAX {
+            say(&format!("amiboot: {line}"), false);
+        }
+    })
+}
