@@ -89,7 +89,13 @@ pub enum CloudError {
     /// What these things cannot do.
     #[error("{0}")]
     Unsupported(String),
-    /// Termination (or stopping) is protected against.
+    /// Stopping is protected against.
+    #[error("The instance '{id}' may not be stopped. Modify its 'disableApiStop' instance attribute and try again.")]
+    StopProtected {
+        /// The instance.
+        id: Id,
+    },
+    /// Termination is protected against.
     #[error(
         "The instance '{id}' may not be terminated. Modify its 'disableApiTermination' instance attribute and try again."
     )]
@@ -223,7 +229,7 @@ impl CloudError {
             Self::InstanceState { .. } => "IncorrectInstanceState",
             Self::State { .. } => "IncorrectState",
             Self::Unsupported(_) => "UnsupportedOperation",
-            Self::Protected { .. } => "OperationNotPermitted",
+            Self::Protected { .. } | Self::StopProtected { .. } => "OperationNotPermitted",
             Self::Mapping(_) => "InvalidBlockDeviceMapping",
             Self::SnapshotInUse { .. } => "InvalidSnapshot.InUse",
             Self::VolumeInUse { .. } => "VolumeInUse",
@@ -251,8 +257,9 @@ impl CloudError {
             Self::Ambiguous { .. } => "give more of the id".into(),
             Self::NameInUse { .. } => "give another --name, or deregister that image".into(),
             Self::NameMalformed { name } => format!("{name:?} is none: give another --name"),
+            Self::StopProtected { id } => format!("amiboot instance modify {id} --stop-protection off"),
             Self::AttributeItem { .. } => "an account has 12 digits, as in 123456789012".into(),
-            Self::Protected { id } => format!("amiboot instance protect {id} --off"),
+            Self::Protected { id } => format!("amiboot instance modify {id} --termination-protection off"),
             Self::SnapshotInUse { image, .. } => format!("first: amiboot image deregister {image}"),
             Self::VolumeInUse { volume, .. } => format!("first: amiboot volume detach {volume}"),
             Self::OptInRequired { product_code, .. } => format!("amiboot image subscribe {product_code}"),

@@ -131,6 +131,27 @@ pub fn mergeable(db: &Connection) -> Result<Option<(Layer, Layer)>, CloudError> 
     Ok(found)
 }
 
+/// Writes down that two layers are being put together, unless another process has begun that, or something needs the lower
+/// one again.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub fn begin_merge(
+    tx: &Transaction<'_>,
+    pair: &[Layer; 2],
+    merged: &str,
+    operation: &Operation,
+) -> Result<bool, CloudError> {
+    let [lower, upper] = pair;
+    if mergeable(tx)?.is_none_or(|(now_lower, now_upper)| now_lower != *lower || now_upper != *upper) {
+        return Ok(false);
+    }
+    insert(tx, merged, upper.size, None, operation)?;
+    let mark = "UPDATE layers SET operation = ?3 WHERE id IN (?1, ?2)";
+    tx.execute(mark, params![lower.id, upper.id, operation.id()])?;
+    Ok(true)
+}
+
 /// Puts `merged` in the place of `upper` and of the layer below it.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! of two others takes an exclusive one. Who has a layer open goes on reading it whatever becomes of its name.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,11 +13,10 @@ use rustix::fs::{FlockOperation, flock};
 use super::error::CloudError;
 use super::home::Home;
 use super::layer::Layer;
-use crate::disk::layered::{self, LayerAccess, LayerFiles, Layered};
+use crate::disk::layered::{self, LayerAccess, LayerError, LayerFiles, Layered};
 use crate::disk::{Disk, HostCache};
 
-/// Told how many bytes of how many are done.
-pub type Progress<'a> = dyn FnMut(u64, u64) + 'a;
+pub use crate::disk::layered::Progress;
 
 /// The store of a catalogue.
 pub struct Store<'a> {
@@ -57,7 +57,7 @@ impl<'a> Store<'a> {
     /// What the disk or the host says.
     pub fn fill(&self, id: &str, size: u64, disk: &dyn Disk, progress: &mut Progress<'_>) -> Result<(), CloudError> {
         let files = self.create(id, size)?;
-        layered::fill(files, disk, progress).map_err(damaged)
+        layered::fill(&files, disk, progress).map_err(damaged)
     }
 
     /// Seals a layer that nobody writes to any more; one that is sealed stays so.
@@ -65,7 +65,7 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What the host says.
     pub fn seal(&self, id: &str) -> Result<(), CloudError> {
-        layered::seal(&self.stem(id)).map_err(damaged)
+        layered::seal(&self.stem(id)).map(|_| ()).map_err(damaged)
     }
 
     /// Whether a layer is sealed.
@@ -73,7 +73,20 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What is wrong with its files.
     pub fn is_sealed(&self, id: &str) -> Result<bool, CloudError> {
-        layered::info(&self.stem(id)).map(|info| info.sealed).map_err(damaged)
+        let files = LayerFiles::open(&self.stem(id), LayerAccess::Inspect);
+        files.and_then(|files| files.info()).map(|info| info.sealed).map_err(damaged)
+    }
+
+    /// Whether somebody has an open layer to write to it.
+    ///
+    /// # Errors
+    /// What is wrong with its files.
+    pub fn is_in_use(&self, id: &str) -> Result<bool, CloudError> {
+        match LayerFiles::open(&self.stem(id), LayerAccess::Writable) {
+            Ok(_) | Err(LayerError::Missing { .. }) => Ok(false),
+            Err(LayerError::Locked { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A disk of layers, the lowest first, to be read only.
@@ -82,7 +95,17 @@ impl<'a> Store<'a> {
     /// What is wrong with their files.
     pub fn open(&self, chain: &[Layer], size: u64) -> Result<Arc<dyn Disk>, CloudError> {
         let _hold = self.hold_shared()?;
-        let open = |layer: &Layer| LayerFiles::open(&self.stem(&layer.id), LayerAccess::Sealed);
+        let open = |layer: &Layer| {
+            let stem = self.stem(&layer.id);
+            match LayerFiles::open(&stem, LayerAccess::Sealed) {
+                // It was about to be, when whoever did it was killed.
+                Err(LayerError::NotSealed { .. }) => {
+                    layered::seal(&stem)?;
+                    LayerFiles::open(&stem, LayerAccess::Sealed)
+                }
+                opened => opened,
+            }
+        };
         let files = chain.iter().map(open).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
         let disk = Layered::open(files, size, true, HostCache::Used).map_err(damaged)?;
         Ok(Arc::new(disk))
@@ -93,7 +116,16 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What is wrong with their files, or what the host says.
     pub fn merge(&self, chain: &[Layer], into: &str) -> Result<(), CloudError> {
-        layered::merge(&self.stems(chain), &self.stem(into), &mut |_, _| {}).map_err(damaged)
+        let merged = layered::merge(&self.stems(chain), &self.stem(into), &mut |_, _| ControlFlow::Continue(()));
+        merged.map(|_| ()).map_err(damaged)
+    }
+
+    /// Removes the files of a layer, what is there of them.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn remove(&self, id: &str) -> Result<(), CloudError> {
+        layered::remove(&self.stem(id)).map_err(damaged)
     }
 
     /// Looks through the files of a layer for damage.

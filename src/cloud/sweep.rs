@@ -4,37 +4,66 @@ use rusqlite::Transaction;
 
 use super::error::CloudError;
 use super::home::Home;
-use super::{Cloud, layer, operation};
+use super::id::Id;
+use super::store::Store;
+use super::{Cloud, instance, layer, operation, snapshot, tag, volume};
 
 impl Cloud {
-    /// Undoes operations whose process is gone, and removes the files of layers that nobody needs.
+    /// Undoes operations whose process is gone, brings instances to the truth, and removes the files of layers that nobody
+    /// needs.
     ///
     /// # Errors
     /// What the catalogue or the host says.
     pub(super) fn sweep(&mut self) -> Result<(), CloudError> {
         let home = self.home.clone();
         let under_way = self.catalogue.read(|tx| operation::dead(&home, tx))?;
+        let mut to_restart = Vec::new();
         if !under_way.is_empty() {
-            self.catalogue.write(|tx| {
+            to_restart = self.catalogue.write(|tx| {
+                let mut to_restart = Vec::new();
                 // Looked at once more under the lock: another may have undone them.
-                for (id, _) in operation::dead(&home, tx)? {
-                    undo(tx, &id)?;
+                for (id, what) in operation::dead(&home, tx)? {
+                    to_restart.extend(undo(tx, &home, &id, &what)?);
                 }
-                layer::mark_dead(tx)
+                layer::mark_dead(tx)?;
+                Ok(to_restart)
             })?;
         }
         self.catalogue.read(|tx| operation::remove_leftovers(&home, tx))?;
-        self.remove_dead_layers()
+        self.remove_dead_layers()?;
+        for id in to_restart {
+            self.restart(&id)?;
+        }
+        self.settle()
+    }
+
+    /// Starts a machine again that was ended for something which was then cut off.
+    fn restart(&mut self, id: &Id) -> Result<(), CloudError> {
+        let done = self.operation(
+            "restart-instance",
+            |tx, operation| {
+                let instance = instance::any(tx, id.as_str())?;
+                instance::claim_running(tx, &instance, operation, "restarted")
+            },
+            |cloud, operation, ()| {
+                if !cloud.runs(id)? {
+                    cloud.start_machine(id, operation)?;
+                }
+                cloud.catalogue.write(|tx| operation.finish(tx))
+            },
+        );
+        match done {
+            // It says itself why it does not run.
+            Err(CloudError::Launch(_) | CloudError::InstanceState { .. } | CloudError::State { .. }) => Ok(()),
+            other => other,
+        }
     }
 
     /// Removes the files of dead layers, then their rows.
     pub(super) fn remove_dead_layers(&mut self) -> Result<(), CloudError> {
         let dead = self.catalogue.read(|tx| layer::dead(tx))?;
         for id in &dead {
-            let stem = self.home.layer(id);
-            for ending in ["data", "map"] {
-                Home::remove_file(&stem.with_extension(ending))?;
-            }
+            self.store().remove(id)?;
         }
         if !dead.is_empty() {
             self.catalogue.write(|tx| dead.iter().try_for_each(|id| layer::forget(tx, id)))?;
@@ -43,23 +72,72 @@ impl Cloud {
     }
 }
 
-/// Takes back what an operation wrote down.
-fn undo(tx: &Transaction<'_>, operation: &str) -> Result<(), CloudError> {
+impl Cloud {
+    /// Puts layers together of which only the upper one is needed, so that what it hides takes no room.
+    ///
+    /// # Errors
+    /// What the catalogue or the host says.
+    pub(super) fn merge_layers(&mut self) -> Result<(), CloudError> {
+        while let Some((lower, upper)) = self.catalogue.read(|tx| layer::mergeable(tx))? {
+            let merged = layer::new_id(&self.home)?;
+            let pair = [lower, upper];
+            self.operation(
+                "merge-layers",
+                |tx, operation| layer::begin_merge(tx, &pair, &merged, operation),
+                |cloud, operation, is_possible| {
+                    if is_possible {
+                        cloud.store().merge(&pair, &merged)?;
+                    }
+                    // Nobody is about to open the two by their names.
+                    let _hold = cloud.store().hold_exclusive()?;
+                    cloud.catalogue.write(|tx| {
+                        if is_possible {
+                            layer::replace(tx, &pair[0].id, &pair[1].id, &merged)?;
+                        }
+                        operation.finish(tx)
+                    })?;
+                    cloud.remove_dead_layers()
+                },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes back what an operation wrote down; gives the instances whose machines it had ended for a while.
+fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Result<Vec<Id>, CloudError> {
+    snapshot::take::settle(tx, &Store::new(home), operation)?;
+    let ids = |query: &str| -> Result<Vec<Id>, CloudError> {
+        let mut query = tx.prepare(query)?;
+        let found = query.query_map([operation], |row| row.get(0))?;
+        Ok(found.collect::<Result<_, _>>()?)
+    };
+    for volume in ids("SELECT id FROM volumes WHERE operation = ?1 AND state = 'creating'")? {
+        volume::delete(tx, &volume)?;
+    }
+    for resource in ids("SELECT id FROM images WHERE operation = ?1 AND state = 'pending'
+         UNION SELECT id FROM snapshots WHERE operation = ?1 AND state = 'pending'")?
+    {
+        tag::remove_all(tx, &resource)?;
+    }
     for change in [
-        "DELETE FROM tags WHERE resource IN (SELECT id FROM images WHERE operation = ?1 AND state = 'pending'
-             UNION SELECT id FROM snapshots WHERE operation = ?1 AND state = 'pending'
-             UNION SELECT id FROM volumes WHERE operation = ?1 AND state = 'creating')",
         "DELETE FROM images WHERE operation = ?1 AND state = 'pending'",
         "DELETE FROM snapshots WHERE operation = ?1 AND state = 'pending'",
-        "DELETE FROM volumes WHERE operation = ?1 AND state = 'creating'",
         "UPDATE images SET operation = NULL WHERE operation = ?1",
         "UPDATE snapshots SET operation = NULL WHERE operation = ?1",
         "UPDATE volumes SET operation = NULL WHERE operation = ?1",
-        "UPDATE instances SET operation = NULL WHERE operation = ?1",
         "UPDATE layers SET operation = NULL WHERE operation = ?1",
-        "DELETE FROM operations WHERE id = ?1",
     ] {
         tx.execute(change, [operation])?;
     }
-    Ok(())
+    let mut to_restart = Vec::new();
+    for id in ids("SELECT id FROM instances WHERE operation = ?1")? {
+        tx.execute("UPDATE instances SET operation = NULL WHERE id = ?1", [&id])?;
+        let instance = instance::any(tx, id.as_str())?;
+        if instance::undo_start(tx, home, &instance, what)? {
+            to_restart.push(id);
+        }
+    }
+    tx.execute("DELETE FROM operations WHERE id = ?1", [operation])?;
+    Ok(to_restart)
 }

@@ -228,14 +228,18 @@ pub(super) fn plan(
         }
     };
     let volume_type = request.volume_type.clone().unwrap_or_else(|| DEFAULT_TYPE.into());
-    check_type(&volume_type, size_gib)?;
+    check_size(&volume_type, size_gib)?;
     let id = Id::new(Kind::Volume).map_err(CloudError::host(cloud_home.root(), "cannot make an id"))?;
     let layer = layer::new_id(cloud_home)?;
     let VolumeRequest { iops, throughput, .. } = *request;
     Ok(Plan { id, size_gib, snapshot, zone, volume_type, iops, throughput, layer })
 }
 
-fn check_type(volume_type: &str, size_gib: u64) -> Result<(), CloudError> {
+/// Refuses a kind of volumes that there is not, and a size that it does not have.
+///
+/// # Errors
+/// `InvalidParameterValue`.
+pub(super) fn check_size(volume_type: &str, size_gib: u64) -> Result<(), CloudError> {
     let known = TYPES.iter().find(|(name, ..)| *name == volume_type);
     let &(_, least, most) = known.ok_or_else(|| {
         let names = TYPES.map(|(name, ..)| name).join(", ");

@@ -1,13 +1,17 @@
 //! What is done to an instance's volumes while its machine runs.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use super::config::VolumeConfig;
 use super::protocol::{Answer, FailureKind};
+use crate::disk::layered::{LayerAccess, LayerFiles, Layered};
 
 /// The volumes that the machine has, in the order in which the guest sees them; the first is the root.
 pub struct Changes {
     volumes: Vec<VolumeConfig>,
+    /// Those that are made of layers, by their ids.
+    layered: Vec<(String, Arc<Layered>)>,
 }
 
 /// What keeps a request from being followed.
@@ -15,18 +19,30 @@ type Refusal = (FailureKind, String);
 
 impl Changes {
     /// Of a machine that was started with these volumes.
-    pub fn new(volumes: Vec<VolumeConfig>) -> Self {
-        Self { volumes }
+    pub fn new(volumes: Vec<VolumeConfig>, layered: Vec<(String, Arc<Layered>)>) -> Self {
+        Self { volumes, layered }
     }
 
-    /// Puts new layers, of which `files` are the data and the map in turn, on volumes, all at one instant.
+    /// Puts new layers, of which `files` are the data and the map in turn, on volumes. What was answered before is in what
+    /// lies below them, durably.
     pub fn snapshot(&self, volumes: &[String], files: Vec<OwnedFd>) -> Answer {
         answer(self.check_snapshot(volumes).and_then(|()| {
-            // Closed unused: no volume that is open is made of layers.
-            drop(files);
-            let why = "its volumes are not made of layers: stop the instance first".into();
-            Err((FailureKind::Unsupported, why))
+            let mut files = files.into_iter();
+            volumes.iter().try_for_each(|id| {
+                let layers = self.layers(id)?;
+                let (Some(data), Some(map)) = (files.next(), files.next()) else {
+                    return Err((FailureKind::BadRequest, format!("{id}: the files of its new layer did not come")));
+                };
+                let host = |error: &dyn std::fmt::Display| (FailureKind::Host, format!("volume {id}: {error}"));
+                let next = LayerFiles::from_fds(data, map, LayerAccess::Writable).map_err(|e| host(&e))?;
+                layers.snapshot(next).map_err(|e| host(&e))
+            })
         }))
+    }
+
+    fn layers(&self, id: &str) -> Result<&Layered, Refusal> {
+        let layers = self.layered.iter().find(|(of, _)| of == id).map(|(_, layers)| layers.as_ref());
+        layers.ok_or_else(|| (FailureKind::Unsupported, format!("volume {id} is not made of layers: stop the instance first")))
     }
 
     fn check_snapshot(&self, volumes: &[String]) -> Result<(), Refusal> {
@@ -103,7 +119,7 @@ mod tests {
     #[test]
     fn what_is_refused_and_as_what() {
         let (root, data, new) = (volume("/dev/sda1", 'a'), volume("/dev/sdf", 'b'), volume("/dev/sdg", 'c'));
-        let changes = Changes::new(vec![root.clone(), data.clone()]);
+        let changes = Changes::new(vec![root.clone(), data.clone()], Vec::new());
         let kind = |answer: Answer| match answer {
             Answer::Error(failure) => failure.kind,
             Answer::Ok(_) => panic!("done"),

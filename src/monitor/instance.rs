@@ -162,7 +162,7 @@ fn live(
     if !accept_interpreting_kvm {
         kvm.require_hardware()?;
     }
-    let volumes = volumes::open(&config.volumes)?;
+    let volumes::Opened { volumes, layered } = volumes::open(&config.volumes)?;
     timeline.mark(Mark::ConfigurationRead);
     let log = ConsoleLog::open(&config.console_log.path, config.console_log.keep);
     let log = log.map_err(|cause| InstanceError::ConsoleLog { path: config.console_log.path.clone(), cause })?;
@@ -198,7 +198,7 @@ fn live(
         deadline: None,
         log: logger(),
     };
-    let changes = Changes::new(config.volumes.clone());
+    let changes = Changes::new(config.volumes.clone(), layered);
     let mut caretaker = Caretaker::new(desk.clone(), signals, config.grace(), changes, started);
     let played = machines.play(first, &mut boot, &mut caretaker);
     let forced = caretaker.end();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::config::{VolumeConfig, VolumeSource};
+use crate::disk::layered::{self, LayerAccess, LayerError, LayerFiles, Layered};
 use crate::disk::{self, Access, Disk, HostCache, Source};
 use crate::launch::volumes::Volumes;
 use crate::vmm::builder::DiskConfig;
@@ -21,13 +22,15 @@ pub enum VolumeError {
         /// What is wrong.
         source: disk::Error,
     },
-    /// It is made of layers.
-    #[error("volume {id} ({device}): this program cannot open volumes that are made of layers")]
-    Layers {
+    /// One of its layers.
+    #[error("volume {id} ({device}): {source}")]
+    Layer {
         /// The volume.
         id: String,
         /// Its device.
         device: String,
+        /// What is wrong.
+        source: LayerError,
     },
     /// There is none.
     #[error("volumes: there is no root: the first volume is it")]
@@ -38,25 +41,48 @@ pub enum VolumeError {
 ///
 /// # Errors
 /// [`VolumeError`]; every file is then as it was.
-pub fn open(volumes: &[VolumeConfig]) -> Result<Volumes, VolumeError> {
-    let disks = volumes.iter().map(open_one).collect::<Result<Vec<_>, _>>()?;
+pub fn open(volumes: &[VolumeConfig]) -> Result<Opened, VolumeError> {
+    let mut disks = Vec::with_capacity(volumes.len());
+    let mut layered = Vec::new();
+    for volume in volumes {
+        let (disk, layers) = open_one(volume)?;
+        disks.push(disk);
+        layered.extend(layers.map(|layers| (volume.id.clone(), layers)));
+    }
     let root = volumes.first().ok_or(VolumeError::NoRoot)?;
     let (path, format) = match &root.source {
         VolumeSource::Layers { stems, .. } => (stems.last().cloned().unwrap_or_default(), None),
         VolumeSource::File { path, format, .. } => (path.clone(), *format),
         VolumeSource::Blank { .. } => (PathBuf::from(&root.id), None),
     };
-    Volumes::of(disks, path, format).ok_or(VolumeError::NoRoot)
+    let volumes = Volumes::of(disks, path, format).ok_or(VolumeError::NoRoot)?;
+    Ok(Opened { volumes, layered })
 }
 
-/// Opens and locks one.
+/// Volumes that were opened.
+pub struct Opened {
+    /// All of them.
+    pub volumes: Volumes,
+    /// Those that are made of layers, by their ids.
+    pub layered: Vec<(String, Arc<Layered>)>,
+}
+
+/// Opens and locks one; also as what it is, if it is made of layers.
 ///
 /// # Errors
 /// [`VolumeError`].
-pub fn open_one(volume: &VolumeConfig) -> Result<DiskConfig, VolumeError> {
+pub fn open_one(volume: &VolumeConfig) -> Result<(DiskConfig, Option<Arc<Layered>>), VolumeError> {
     let (id, device) = (volume.id.clone(), volume.device.clone());
+    let config = |disk| {
+        let (serial, device, ephemeral) = (volume.serial(), volume.device.clone(), volume.ephemeral);
+        DiskConfig { disk, serial, device, ephemeral }
+    };
     let disk: Result<Arc<dyn Disk>, disk::Error> = match &volume.source {
-        VolumeSource::Layers { .. } => return Err(VolumeError::Layers { id, device }),
+        VolumeSource::Layers { stems, size } => {
+            let layered = open_layers(stems, *size, volume.read_only);
+            let layered = Arc::new(layered.map_err(|source| VolumeError::Layer { id, device, source })?);
+            return Ok((config(layered.clone()), Some(layered)));
+        }
         VolumeSource::File { path, format, throw_away } => {
             let access = match (volume.read_only, throw_away) {
                 (true, _) => Access::ReadOnly,
@@ -69,5 +95,21 @@ pub fn open_one(volume: &VolumeConfig) -> Result<DiskConfig, VolumeError> {
         VolumeSource::Blank { directory, size } => disk::blank(*size, directory, HostCache::Used),
     };
     let disk = disk.map_err(|source| VolumeError::Disk { id, device, source })?;
-    Ok(DiskConfig { disk, serial: volume.serial(), device: volume.device.clone(), ephemeral: volume.ephemeral })
+    Ok((config(disk), None))
+}
+
+/// A disk of layers. A layer under the top that is not sealed was about to be, when whoever did it was killed: nobody writes
+/// to it any more.
+fn open_layers(stems: &[PathBuf], size: u64, read_only: bool) -> Result<Layered, LayerError> {
+    let top = stems.len().saturating_sub(1);
+    let open = |(at, stem): (usize, &PathBuf)| match LayerFiles::open(stem, LayerAccess::Sealed) {
+        _ if at == top && !read_only => LayerFiles::open(stem, LayerAccess::Writable),
+        Err(LayerError::NotSealed { .. }) => {
+            layered::seal(stem)?;
+            LayerFiles::open(stem, LayerAccess::Sealed)
+        }
+        opened => opened,
+    };
+    let files = stems.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
+    Layered::open(files, size, read_only, HostCache::Used)
 }

@@ -112,6 +112,12 @@ impl Catalogue {
         Ok(value)
     }
 
+    /// To look without a transaction of its own.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Looks through all of the file for damage.
     ///
     /// # Errors

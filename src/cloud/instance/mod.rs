@@ -19,8 +19,10 @@ mod volumes;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
-pub use life::StopRequest;
-pub use run::RunRequest;
+pub(super) use life::{check_idle, claim, claim_running};
+pub(super) use truth::undo_start;
+pub use life::{StateChange, StopRequest};
+pub use run::{Launched, RunRequest};
 
 use super::error::CloudError;
 use super::id::{Id, Kind};

@@ -3,6 +3,8 @@
 //! A snapshot is the chain of layers that the volume had. The volume goes on in a new, empty layer over it: so a snapshot
 //! takes as long as making one file and, where a machine runs, one flush.
 
+pub(super) mod take;
+
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 

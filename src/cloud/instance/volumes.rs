@@ -1,0 +1,216 @@
+//! Volumes that come to instances and go from them, also while their machines run.
+
+use rusqlite::{Transaction, params};
+
+use super::life::{check_idle, monitor};
+use super::machine::Files;
+use super::{Instance, own, state};
+use crate::cloud::error::CloudError;
+use crate::cloud::id::Id;
+use crate::cloud::mapping::GIB;
+use crate::cloud::operation::Operation;
+use crate::cloud::scope::Scope;
+use crate::cloud::volume::{self, Attachment, Volume};
+use crate::cloud::{Cloud, layer};
+use crate::launch::bdm::DeviceName;
+use crate::monitor::client::{Client, ClientError};
+use crate::monitor::config::VolumeConfig;
+
+/// Most volumes of an instance, as on EC2's Nitro.
+const MAX_VOLUMES: usize = 28;
+
+impl Cloud {
+    /// Attaches a volume to an instance: a running HVM one sees it at once.
+    ///
+    /// # Errors
+    /// `VolumeInUse`, `InvalidVolume.ZoneMismatch`, `InvalidParameterValue` for a device that is none or taken,
+    /// `IncorrectInstanceState`, `UnsupportedOperation` where the machine cannot.
+    pub fn attach_volume(&mut self, volume: &str, instance: &str, device: &str) -> Result<Attachment, CloudError> {
+        let scope = self.scope.clone();
+        self.operation(
+            "attach-volume",
+            |tx, operation| {
+                let (volume, instance) = (volume::own(tx, &scope, volume)?, own(tx, &scope, instance)?);
+                check_attach(&volume, &instance, device)?;
+                claim(tx, &volume.volume_id, operation)?;
+                Ok((volume, instance))
+            },
+            |cloud, operation, (volume, instance)| {
+                if instance.state == state::RUNNING {
+                    cloud.plug(&volume, &instance, device)?;
+                }
+                cloud.catalogue.write(|tx| {
+                    let (volume, instance) = (&volume.volume_id, &instance.instance_id);
+                    volume::attach(tx, volume, instance, device, false, "attached")?;
+                    release(tx, volume)?;
+                    operation.finish(tx)?;
+                    attachment(tx, &scope, volume)
+                })
+            },
+        )
+    }
+
+    fn plug(&self, volume: &Volume, instance: &Instance, device: &str) -> Result<(), CloudError> {
+        let id = &instance.instance_id;
+        let _hold = self.store().hold_shared()?;
+        let layer = volume.layer.as_deref().unwrap_or_default();
+        let config = VolumeConfig {
+            device: device.to_owned(),
+            id: volume.volume_id.to_string(),
+            read_only: false,
+            ephemeral: None,
+            source: self.layers(self.catalogue.connection(), layer, volume.size.saturating_mul(GIB))?,
+        };
+        let socket = Files::of(&self.home, id.as_str()).socket();
+        let done = Client::connect(&socket).and_then(|mut client| client.plug(config));
+        done.map_err(|error| monitor(id, &error))
+    }
+
+    /// Detaches a volume: from a running instance with the guest's consent, or with `force` without.
+    ///
+    /// # Errors
+    /// `InvalidAttachment.NotFound`, `OperationNotPermitted` for the root of a running instance, `IncorrectState` where the
+    /// guest does not let it go, `UnsupportedOperation` where the machine cannot.
+    pub fn detach_volume(&mut self, volume: &str, instance: Option<&str>, force: bool) -> Result<Attachment, CloudError> {
+        let scope = self.scope.clone();
+        self.operation(
+            "detach-volume",
+            |tx, operation| {
+                let volume = volume::own(tx, &scope, volume)?;
+                volume::check_idle(&volume)?;
+                let given = instance.map(|id| own(tx, &scope, id).map(|one| one.instance_id)).transpose()?;
+                let found = volume.attachments.first().filter(|at| given.as_ref().is_none_or(|id| *id == at.instance_id));
+                let Some(found) = found.cloned() else {
+                    let instance = given.map_or_else(|| "any".into(), |id| id.to_string());
+                    return Err(CloudError::NotAttached { volume: volume.volume_id, instance });
+                };
+                let instance = own(tx, &scope, found.instance_id.as_str())?;
+                check_idle(&instance)?;
+                if instance.state == state::RUNNING && found.device == instance.root_device_name {
+                    return Err(CloudError::Parameter {
+                        code: "OperationNotPermitted",
+                        message: format!("{} is the root of {}: stop it first", volume.volume_id, instance.instance_id),
+                    });
+                }
+                if !matches!(instance.state.as_str(), state::RUNNING | state::STOPPED) {
+                    let (id, state) = (instance.instance_id, instance.state);
+                    return Err(CloudError::InstanceState { id, state, verb: "detached from" });
+                }
+                claim(tx, &volume.volume_id, operation)?;
+                Ok((found, instance))
+            },
+            |cloud, operation, (found, instance)| {
+                if instance.state == state::RUNNING {
+                    cloud.unplug(&found.volume_id, &instance.instance_id, force)?;
+                }
+                cloud.catalogue.write(|tx| {
+                    volume::detach(tx, &found.volume_id)?;
+                    release(tx, &found.volume_id)?;
+                    operation.finish(tx)
+                })?;
+                Ok(Attachment { state: "detached".into(), ..found })
+            },
+        )
+    }
+
+    fn unplug(&self, volume: &Id, instance: &Id, force: bool) -> Result<(), CloudError> {
+        let socket = Files::of(&self.home, instance.as_str()).socket();
+        match Client::connect(&socket).and_then(|mut client| client.unplug(volume.as_str(), force)) {
+            Ok(()) | Err(ClientError::NotRunning { .. } | ClientError::Ended) => Ok(()),
+            Err(error) => Err(monitor(instance, &error)),
+        }
+    }
+
+    /// Makes a volume larger, also while a machine uses it.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue` for less than it has; `UnsupportedOperation` where the machine cannot tell its guest.
+    pub fn grow_volume(&mut self, volume: &str, size_gib: u64) -> Result<Volume, CloudError> {
+        let scope = self.scope.clone();
+        self.operation(
+            "modify-volume",
+            |tx, operation| {
+                let volume = volume::own(tx, &scope, volume)?;
+                volume::check_idle(&volume)?;
+                volume::check_size(&volume.volume_type, size_gib)?;
+                if size_gib < volume.size {
+                    return Err(CloudError::value(format!(
+                        "New size cannot be smaller than existing size: {} has {}GiB",
+                        volume.volume_id, volume.size
+                    )));
+                }
+                claim(tx, &volume.volume_id, operation)?;
+                Ok(volume)
+            },
+            |cloud, operation, volume| {
+                let size = size_gib.saturating_mul(GIB);
+                if let Some(at) = volume.attachments.first()
+                    && cloud.runs(&at.instance_id)?
+                {
+                    let socket = Files::of(&cloud.home, at.instance_id.as_str()).socket();
+                    let asked =
+                        Client::connect(&socket).and_then(|mut client| client.resize(volume.volume_id.as_str(), size));
+                    asked.map_err(|error| monitor(&at.instance_id, &error))?;
+                }
+                // A machine that does not run finds its volume larger: the layer is made so when it is opened.
+                cloud.catalogue.write(|tx| {
+                    let update = "UPDATE volumes SET size_gib = ?2 WHERE id = ?1";
+                    tx.execute(update, params![volume.volume_id, layer::to_sql(size_gib)])?;
+                    let update = "UPDATE layers SET size = ?2 WHERE id = ?1";
+                    tx.execute(update, params![volume.layer, layer::to_sql(size)])?;
+                    release(tx, &volume.volume_id)?;
+                    operation.finish(tx)?;
+                    volume::own(tx, &scope, volume.volume_id.as_str())
+                })
+            },
+        )
+    }
+}
+
+fn check_attach(volume: &Volume, instance: &Instance, device: &str) -> Result<(), CloudError> {
+    volume::check_idle(volume)?;
+    check_idle(instance)?;
+    if let Some(at) = volume.attachments.first() {
+        let (volume, instance) = (volume.volume_id.clone(), at.instance_id.clone());
+        return Err(CloudError::VolumeInUse { volume, instance });
+    }
+    if volume.availability_zone != instance.availability_zone {
+        let (volume, instance) = (volume.volume_id.clone(), instance.instance_id.clone());
+        return Err(CloudError::ZoneMismatch { volume, instance });
+    }
+    if !matches!(instance.state.as_str(), state::RUNNING | state::STOPPED) {
+        let (id, state) = (instance.instance_id.clone(), instance.state.clone());
+        return Err(CloudError::InstanceState { id, state, verb: "attached to" });
+    }
+    let name: DeviceName = device.parse().map_err(|error| CloudError::value(format!("{error}")))?;
+    if name.as_str() != device {
+        return Err(CloudError::value(format!("Value ({device}) for parameter device is invalid; write it as {name}")));
+    }
+    let is_taken = instance.block_device_mappings.iter().any(|at| at.device == device) || device == instance.root_device_name;
+    if is_taken {
+        return Err(CloudError::value(format!(
+            "Invalid value '{device}' for unixDevice. Attachment point {device} is already in use"
+        )));
+    }
+    if instance.block_device_mappings.len() >= MAX_VOLUMES {
+        let message = format!("{} has {MAX_VOLUMES} volumes, and there is room for no more", instance.instance_id);
+        return Err(CloudError::Parameter { code: "AttachmentLimitExceeded", message });
+    }
+    Ok(())
+}
+
+fn claim(tx: &Transaction<'_>, volume: &Id, operation: &Operation) -> Result<(), CloudError> {
+    tx.execute("UPDATE volumes SET operation = ?2 WHERE id = ?1", params![volume, operation.id()])?;
+    Ok(())
+}
+
+fn release(tx: &Transaction<'_>, volume: &Id) -> Result<(), CloudError> {
+    tx.execute("UPDATE volumes SET operation = NULL WHERE id = ?1", [volume])?;
+    Ok(())
+}
+
+fn attachment(tx: &Transaction<'_>, scope: &Scope, volume: &Id) -> Result<Attachment, CloudError> {
+    let volume = volume::own(tx, scope, volume.as_str())?;
+    let gone = || CloudError::Damaged(format!("{} is not where it was just put", volume.volume_id));
+    volume.attachments.first().cloned().ok_or_else(gone)
+}

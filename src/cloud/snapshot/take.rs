@@ -1,0 +1,197 @@
+//! Taking snapshots of volumes: at rest, or of a running machine.
+//!
+//! A volume's top layer becomes the snapshot, and a new one is put on it. Of a volume at rest the catalogue says so first,
+//! and the layer is sealed after that; whoever opens a chain seals what is under its top. A running machine's process does
+//! it: it is given the new layer's open files, seals the old one and goes on in the new. If this process is killed
+//! meanwhile, whether the old layer is sealed tells whether that was done ([`settle`]).
+
+use std::time::Duration;
+
+use rusqlite::{Transaction, params};
+
+use super::{New, Snapshot, complete, insert, visible};
+use crate::cloud::error::CloudError;
+use crate::cloud::id::{Id, Kind};
+use crate::cloud::instance;
+use crate::cloud::mapping::GIB;
+use crate::cloud::operation::Operation;
+use crate::cloud::scope::Scope;
+use crate::cloud::store::Store;
+use crate::cloud::tag::{self, Tags};
+use crate::cloud::volume::{self, Volume};
+use crate::cloud::{Cloud, layer};
+use crate::disk::layered::LayerFiles;
+
+/// How often it is looked whether a machine's process has done what a dead one asked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// How often at the most.
+const LOOKS: u32 = 6000;
+
+/// A snapshot that is being taken.
+#[derive(Clone, Debug)]
+pub(in crate::cloud) struct Taking {
+    /// The snapshot.
+    pub snapshot: Id,
+    /// Its volume.
+    pub volume: Id,
+    /// GiB.
+    pub size_gib: u64,
+    /// The layer that becomes the snapshot.
+    pub old: String,
+    /// The one that the volume goes on in.
+    pub new: String,
+}
+
+/// Writes down that snapshots of volumes are being taken.
+///
+/// # Errors
+/// `IncorrectState` for a volume that something else works on.
+pub(in crate::cloud) fn begin(
+    tx: &Transaction<'_>,
+    cloud_home: &crate::cloud::home::Home,
+    scope: &Scope,
+    volumes: &[Volume],
+    description: &str,
+    operation: &Operation,
+) -> Result<Vec<Taking>, CloudError> {
+    let mut all = Vec::new();
+    for volume in volumes {
+        volume::check_idle(volume)?;
+        let damaged = || CloudError::Damaged(format!("the catalogue knows no layer of {}", volume.volume_id));
+        let old = volume.layer.clone().ok_or_else(damaged)?;
+        let snapshot = Id::new(Kind::Snapshot).map_err(CloudError::host(cloud_home.root(), "cannot make an id"))?;
+        let new = layer::new_id(cloud_home)?;
+        let size = volume.size.saturating_mul(GIB);
+        layer::insert(tx, &new, size, Some(&old), operation)?;
+        let row = New { id: &snapshot, volume: Some(&volume.volume_id), size_gib: volume.size, description };
+        insert(tx, scope, &row, operation.id())?;
+        tx.execute("UPDATE volumes SET operation = ?2 WHERE id = ?1", params![volume.volume_id, operation.id()])?;
+        all.push(Taking { snapshot, volume: volume.volume_id.clone(), size_gib: volume.size, old, new });
+    }
+    Ok(all)
+}
+
+/// Writes down that they were taken.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub(in crate::cloud) fn taken(tx: &Transaction<'_>, all: &[Taking]) -> Result<(), CloudError> {
+    for taking in all {
+        swap(tx, &taking.volume, &taking.old, &taking.new)?;
+        complete(tx, &taking.snapshot, &taking.old)?;
+    }
+    Ok(())
+}
+
+/// Puts the new layer on the old one.
+fn swap(tx: &Transaction<'_>, volume: &Id, old: &str, new: &str) -> Result<(), CloudError> {
+    layer::made(tx, old, "sealed")?;
+    layer::made(tx, new, "open")?;
+    tx.execute("UPDATE volumes SET layer = ?2, operation = NULL WHERE id = ?1", params![volume, new])?;
+    Ok(())
+}
+
+/// What a dead process left of snapshots that it was taking: where the machine's process did what it was asked for, the
+/// volume goes on in the new layer. (The snapshots themselves were never told to anybody.)
+///
+/// # Errors
+/// What the catalogue or the host says.
+pub(in crate::cloud) fn settle(tx: &Transaction<'_>, store: &Store<'_>, operation: &str) -> Result<(), CloudError> {
+    let mut query = tx.prepare(
+        "SELECT volumes.id, old.id, new.id FROM volumes JOIN layers AS old ON old.id = volumes.layer
+             JOIN layers AS new ON new.parent = old.id
+         WHERE volumes.operation = ?1 AND new.operation = ?1 AND new.state = 'making'",
+    )?;
+    let found = query.query_map([operation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let found: Vec<(Id, String, String)> = found.collect::<Result<_, _>>()?;
+    for (volume, old, new) in found {
+        // Whoever was given the new layer holds its lock; nobody does: nobody will use it.
+        let mut looks = 0;
+        while looks < LOOKS && !store.is_sealed(&old)? && store.is_in_use(&new)? {
+            looks += 1;
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        if store.is_sealed(&old)? {
+            swap(tx, &volume, &old, &new)?;
+        }
+    }
+    Ok(())
+}
+
+impl Cloud {
+    /// Takes snapshots of volumes, also of those that running machines have: what a machine had flushed before is in them.
+    ///
+    /// # Errors
+    /// `InvalidVolume.NotFound`, `IncorrectState`; what the host or the machine's process says.
+    pub fn create_snapshots(
+        &mut self,
+        volumes: &[String],
+        description: &str,
+        tags: &Tags,
+    ) -> Result<Vec<Snapshot>, CloudError> {
+        let (scope, home) = (self.scope.clone(), self.home.clone());
+        self.operation(
+            "create-snapshot",
+            |tx, operation| {
+                let volumes: Vec<Volume> =
+                    volumes.iter().map(|id| volume::own(tx, &scope, id)).collect::<Result<_, _>>()?;
+                for attached in volumes.iter().flat_map(|volume| &volume.attachments) {
+                    instance::check_idle(&instance::any(tx, attached.instance_id.as_str())?)?;
+                }
+                let all = begin(tx, &home, &scope, &volumes, description, operation)?;
+                all.iter().try_for_each(|taking| tag::add(tx, &taking.snapshot, tags))?;
+                let machines = volumes.iter().map(|volume| volume.attachments.first().map(|at| at.instance_id.clone()));
+                Ok(machines.zip(all).collect::<Vec<_>>())
+            },
+            |cloud, operation, all| {
+                cloud.take(&all)?;
+                let all: Vec<Taking> = all.into_iter().map(|(_, taking)| taking).collect();
+                cloud.catalogue.write(|tx| {
+                    taken(tx, &all)?;
+                    operation.finish(tx)
+                })?;
+                cloud.seal(&all);
+                cloud.catalogue.read(|tx| {
+                    all.iter().map(|taking| visible(tx, &scope, taking.snapshot.as_str())).collect()
+                })
+            },
+        )
+    }
+
+    /// Makes the new layers; those of volumes that running machines have, their processes put on.
+    ///
+    /// # Errors
+    /// What the host or the processes say.
+    pub(in crate::cloud) fn take(&mut self, all: &[(Option<Id>, Taking)]) -> Result<(), CloudError> {
+        let mut made: Vec<(Option<&Id>, &Taking, LayerFiles)> = Vec::new();
+        for (machine, taking) in all {
+            let files = self.store().create(&taking.new, taking.size_gib.saturating_mul(GIB))?;
+            let machine = match machine {
+                Some(id) if self.runs(id)? => Some(id),
+                _ => None,
+            };
+            made.push((machine, taking, files));
+        }
+        let mut machines: Vec<&Id> = made.iter().filter_map(|(machine, ..)| *machine).collect();
+        machines.dedup();
+        for machine in machines {
+            let of_it: Vec<_> = made.iter().filter(|(of, ..)| *of == Some(machine)).collect();
+            let requests: Vec<_> = of_it
+                .iter()
+                .map(|(_, taking, files)| {
+                    let (data, map) = files.fds();
+                    (taking.volume.as_str(), [data, map])
+                })
+                .collect();
+            self.ask_for_snapshots(machine, &requests)?;
+        }
+        Ok(())
+    }
+
+    /// Seals what volumes at rest have left behind. Where it cannot be done now, whoever opens the chain does it.
+    pub(in crate::cloud) fn seal(&self, all: &[Taking]) {
+        for taking in all {
+            let _ = self.store().seal(&taking.old);
+        }
+    }
+}
