@@ -3,12 +3,18 @@
 mod bench;
 mod bench_progress;
 mod bench_table;
+mod console;
 mod doctor;
 mod image;
+mod instance;
+mod listing;
 mod output;
+mod progress;
 mod run;
 mod scope;
+mod snapshot;
 mod vmm;
+mod volume;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -39,7 +39,16 @@ impl ScopeArgs {
     /// # Errors
     /// What is wrong with the options or the catalogue.
     pub fn open(&self) -> Result<Cloud, CliError> {
-        Cloud::open(Home::of_person().map_err(told)?, self.scope()?).map_err(told)
+        self.open_in(&self.region)
+    }
+
+    /// The same in another region.
+    ///
+    /// # Errors
+    /// As [`ScopeArgs::open`].
+    pub fn open_in(&self, region: &str) -> Result<Cloud, CliError> {
+        let scope = Scope { region: region.to_owned(), ..self.scope()? };
+        Cloud::open(Home::of_person().map_err(told)?, scope).map_err(told)
     }
 }
 

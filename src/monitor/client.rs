@@ -249,6 +249,12 @@ impl Console {
     pub fn stream(&self) -> &UnixStream {
         &self.stream
     }
+
+    /// Whether there is something to read without waiting for the socket.
+    #[must_use]
+    pub fn has_first(&self) -> bool {
+        self.first.position() < self.first.get_ref().len() as u64
+    }
 }
 
 impl Read for Console {
