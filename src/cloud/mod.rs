@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 pub mod error;
+pub mod filter;
 pub mod home;
 pub mod id;
 pub mod instance_type;
@@ -16,6 +17,7 @@ pub mod scope;
 mod sweep;
 pub mod tag;
 pub mod time;
+mod words;
 pub mod zone;
 
 use rusqlite::Transaction;
