@@ -6,6 +6,7 @@
 
 pub mod catalogue;
 pub mod error;
+pub mod filter;
 pub mod home;
 pub mod id;
 pub mod instance_type;
@@ -21,6 +22,7 @@ mod sweep;
 pub mod tag;
 pub mod time;
 mod volume;
+mod words;
 pub mod zone;
 
 use rusqlite::Transaction;
