@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::output::note;
 use super::CliError;
+use super::output::note;
 use crate::launch::console::escape::{EscapeFilter, Typed};
 use crate::launch::console::say;
 use crate::launch::console::terminal::RawTerminal;

@@ -385,7 +385,14 @@ fn show(args: &ShowArgs) -> Result<u8, CliError> {
         ])?;
         for at in &instance.block_device_mappings {
             let goes = if at.delete_on_termination { ", goes with the instance" } else { "" };
-            output::print(&format!("{}{:<12}{:#}  {} {}{goes}\n", output::DIM, "volume", output::DIM, at.device, at.volume_id))?;
+            output::print(&format!(
+                "{}{:<12}{:#}  {} {}{goes}\n",
+                output::DIM,
+                "volume",
+                output::DIM,
+                at.device,
+                at.volume_id
+            ))?;
         }
     }
     Ok(0)

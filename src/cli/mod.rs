@@ -56,6 +56,15 @@ enum Command {
     /// Looks at disk images
     #[command(subcommand)]
     Image(image::ImageCommand),
+    /// Machines made of images, in the background
+    #[command(subcommand)]
+    Instance(instance::InstanceCommand),
+    /// Disks that instances have
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// What volumes were, for good
+    #[command(subcommand)]
+    Snapshot(snapshot::SnapshotCommand),
     /// Measures
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -80,6 +89,9 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Command::Image(command) => image::run(&command),
         Command::Bench(command) => bench::run(&command),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Instance(command) => instance::run(&command),
+        Command::Volume(command) => volume::run(&command),
+        Command::Snapshot(command) => snapshot::run(&command),
         Command::Vmm(args) => vmm::run(&args, timeline),
     };
     match done {

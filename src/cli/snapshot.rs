@@ -9,7 +9,7 @@ use super::listing::{self, minute, tag};
 use super::progress::Shown;
 use super::scope::{ScopeArgs, told};
 use crate::cloud::Snapshot;
-use crate::disk::foreign::ImportFormat;
+use crate::disk::foreign::import::ImportFormat;
 
 /// The verbs of `amiboot snapshot`.
 #[derive(Subcommand)]
@@ -186,8 +186,7 @@ pub(super) fn run(command: &SnapshotCommand) -> Result<u8, CliError> {
             let here = args.scope.scope()?.region;
             let to = args.to_region.clone().unwrap_or_else(|| here.clone());
             let mut cloud = args.scope.open_in(&to)?;
-            let copied =
-                cloud.copy_snapshot(&here, &args.snapshot, args.description.as_deref(), &Default::default());
+            let copied = cloud.copy_snapshot(&here, &args.snapshot, args.description.as_deref(), &Default::default());
             show(&copied.map_err(told)?, args.json)?;
         }
         SnapshotCommand::Share(args) => {

@@ -68,6 +68,21 @@ pub enum CloudError {
         /// What was given.
         value: String,
     },
+    /// A group that is none, in a launch permission.
+    #[error("Invalid attribute item value \"{value}\" for userGroup item type.")]
+    AttributeGroup {
+        /// What was given.
+        value: String,
+    },
+    /// Deregistration is protected against.
+    #[error("The image '{id}' may not be deregistered. Disable its deregistration protection and try again.")]
+    ImageProtected {
+        /// The image.
+        id: Id,
+    },
+    /// What nobody may do, or not to this resource.
+    #[error("{0}")]
+    NotPermitted(String),
     /// The instance is in no state for that.
     #[error("The instance '{id}' is not in a state from which it can be {verb}: it is {state}.")]
     InstanceState {
@@ -183,6 +198,9 @@ pub enum CloudError {
     /// A layer of the store.
     #[error(transparent)]
     Layer(#[from] disk::layered::LayerError),
+    /// A file that is to be imported.
+    #[error(transparent)]
+    Import(#[from] disk::foreign::import::ImportError),
     /// Something in the store is damaged or not there.
     #[error("{0}")]
     Damaged(String),
@@ -225,7 +243,8 @@ impl CloudError {
             Self::ImageUnavailable { .. } => "InvalidAMIID.Unavailable",
             Self::NameInUse { .. } => "InvalidAMIName.Duplicate",
             Self::NameMalformed { .. } => "InvalidAMIName.Malformed",
-            Self::AttributeItem { .. } => "InvalidAMIAttributeItemValue",
+            Self::AttributeItem { .. } | Self::AttributeGroup { .. } => "InvalidAMIAttributeItemValue",
+            Self::ImageProtected { .. } | Self::NotPermitted(_) => "OperationNotPermitted",
             Self::InstanceState { .. } => "IncorrectInstanceState",
             Self::State { .. } => "IncorrectState",
             Self::Unsupported(_) => "UnsupportedOperation",
@@ -243,7 +262,12 @@ impl CloudError {
             Self::InstanceLimit { .. } => "InstanceLimitExceeded",
             Self::Launch(_) => "InsufficientInstanceCapacity",
             Self::NoSpace { .. } => "InsufficientVolumeCapacity",
-            Self::Disk(_) | Self::Layer(_) | Self::Damaged(_) | Self::Catalogue(_) | Self::Host { .. } => "InternalError",
+            Self::Disk(_)
+            | Self::Import(_)
+            | Self::Layer(_)
+            | Self::Damaged(_)
+            | Self::Catalogue(_)
+            | Self::Host { .. } => "InternalError",
         };
         code.to_owned()
     }
@@ -260,6 +284,8 @@ impl CloudError {
             Self::StopProtected { id } => format!("amiboot instance modify {id} --stop-protection off"),
             Self::AttributeItem { .. } => "an account has 12 digits, as in 123456789012".into(),
             Self::Protected { id } => format!("amiboot instance modify {id} --termination-protection off"),
+            Self::AttributeGroup { .. } => "the only group is all".into(),
+            Self::ImageProtected { id } => format!("amiboot image protect {id} --off"),
             Self::SnapshotInUse { image, .. } => format!("first: amiboot image deregister {image}"),
             Self::VolumeInUse { volume, .. } => format!("first: amiboot volume detach {volume}"),
             Self::OptInRequired { product_code, .. } => format!("amiboot image subscribe {product_code}"),

@@ -2,6 +2,7 @@
 
 use rusqlite::{Transaction, params};
 
+use super::Cloud;
 use super::error::CloudError;
 use super::id::{Id, Kind};
 use super::image::{self, Image, NewImage, RootDeviceType};
@@ -12,7 +13,6 @@ use super::scope::Scope;
 use super::snapshot::take::{self, Taking};
 use super::tag::{self, Tags};
 use super::volume::{self, Attachment, Volume};
-use super::Cloud;
 
 /// What is to be made of an instance.
 #[derive(Clone, Debug, Default)]
@@ -162,7 +162,11 @@ fn new_image(
 type Attached = Vec<(Attachment, Volume)>;
 
 /// The attached volumes that get into the image, and what the request adds.
-fn change(instance: &Instance, attached: Attached, changes: &[BlockDevice]) -> Result<(Attached, Vec<BlockDevice>), CloudError> {
+fn change(
+    instance: &Instance,
+    attached: Attached,
+    changes: &[BlockDevice],
+) -> Result<(Attached, Vec<BlockDevice>), CloudError> {
     let bad = |device: &str, why: &str| CloudError::Mapping(format!("block device mapping of {device}: {why}"));
     let mut attached = attached;
     let mut more = Vec::new();
@@ -176,7 +180,10 @@ fn change(instance: &Instance, attached: Attached, changes: &[BlockDevice]) -> R
             (Target::NoDevice, Some(at)) => drop(attached.remove(at)),
             (Target::NoDevice, None) => {}
             (Target::Ebs(ebs), Some(_)) if ebs.snapshot_id.is_some() || ebs.volume_size.is_some() => {
-                return Err(bad(device, "of a volume that is attached only whether it goes with its instance can be changed"));
+                return Err(bad(
+                    device,
+                    "of a volume that is attached only whether it goes with its instance can be changed",
+                ));
             }
             (Target::Ebs(ebs), Some(at)) => {
                 if let (Some(goes), Some((attachment, _))) = (ebs.delete_on_termination, attached.get_mut(at)) {

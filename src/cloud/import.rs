@@ -17,7 +17,8 @@ use super::store::Progress;
 use super::tag::{self, Tags};
 use super::{Cloud, layer};
 use crate::disk::Disk;
-use crate::disk::foreign::{self, ImportFormat};
+use crate::disk::foreign;
+use crate::disk::foreign::import::ImportFormat;
 use crate::image::Inspection;
 
 /// What an image is to be made of, and what is said of it. What is not said comes from inside the disk.
@@ -161,8 +162,8 @@ impl Cloud {
     pub fn image_disk(&mut self, id: &str) -> Result<(Image, Arc<dyn Disk>), CloudError> {
         let scope = self.scope.clone();
         let (image, chain, size) = self.catalogue.read(|tx| {
-            let image = image::may_read(tx, &scope, id)?;
-            let (top, size_gib) = match (&image.template, image::root_snapshot(&image)) {
+            let image = image::may_use(tx, &scope, id)?;
+            let (top, size_gib) = match (&image.template, image.root_snapshot()) {
                 (Some(template), _) => (template.clone(), None),
                 (None, Some(id)) => {
                     let snapshot = snapshot::any(tx, id)?;
@@ -173,7 +174,8 @@ impl Cloud {
                 }
             };
             let chain = layer::chain(tx, &top)?;
-            let size = size_gib.map_or_else(|| chain.last().map_or(0, |layer| layer.size), |gib| gib.saturating_mul(GIB));
+            let size =
+                size_gib.map_or_else(|| chain.last().map_or(0, |layer| layer.size), |gib| gib.saturating_mul(GIB));
             Ok((image, chain, size))
         })?;
         let disk = self.store().open(&chain, size)?;
@@ -236,7 +238,7 @@ fn part(
 ) -> Result<Option<Id>, CloudError> {
     let Some(given) = given else { return Ok(None) };
     let id = Id::parse(kind, given)?;
-    image::may_read(tx, scope, id.as_str())?;
+    image::may_use(tx, scope, id.as_str())?;
     Ok(Some(id))
 }
 
@@ -286,7 +288,9 @@ fn describe(request: &ImportRequest, disk: &Arc<dyn Disk>) -> Result<NewImage, C
     };
     let is_hvm = virtualization == VirtualizationType::Hvm;
     if request.boot_mode.is_some() && !is_hvm {
-        return Err(CloudError::combination("a boot mode is for HVM images: leave it out, or say --virtualization-type hvm"));
+        return Err(CloudError::combination(
+            "a boot mode is for HVM images: leave it out, or say --virtualization-type hvm",
+        ));
     }
     if request.kernel_id.is_some() && is_hvm {
         return Err(CloudError::combination("a kernel image is for PV images: leave it out"));
@@ -300,7 +304,8 @@ fn describe(request: &ImportRequest, disk: &Arc<dyn Disk>) -> Result<NewImage, C
         inspection.is_some_and(|found| found.partition_table == crate::image::partition::TableKind::None);
     let device = if unpartitioned { "/dev/sda1" } else { "/dev/xvda" };
     let device = request.root_device_name.clone().unwrap_or_else(|| device.into());
-    let named: crate::launch::bdm::DeviceName = device.parse().map_err(|error| CloudError::value(format!("{error}")))?;
+    let named: crate::launch::bdm::DeviceName =
+        device.parse().map_err(|error| CloudError::value(format!("{error}")))?;
     new.root_device_name = Some(named.to_string());
     new.ena_support = is_hvm;
     new.tags = request.tags.clone();

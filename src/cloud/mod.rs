@@ -9,8 +9,11 @@ pub mod error;
 pub mod filter;
 pub mod home;
 pub mod id;
-pub mod instance_type;
+pub mod image;
+mod image_from_instance;
+mod import;
 mod instance;
+pub mod instance_type;
 mod layer;
 mod lookup;
 pub mod mapping;
@@ -31,6 +34,11 @@ use catalogue::Catalogue;
 pub use error::CloudError;
 use home::Home;
 pub use id::{Id, Kind};
+pub use image_from_instance::CreateImageRequest;
+pub use import::ImportRequest;
+pub use instance::{
+    Instance, InstanceChange, Launched, MachineOptions, RunRequest, StateChange, StateReason, StopRequest,
+};
 use operation::Operation;
 pub use scope::{Account, Scope};
 pub use snapshot::Snapshot;

@@ -378,8 +378,7 @@ impl Cloud {
             if !ids.is_empty() {
                 return ids.iter().map(|id| own(tx, &scope, id)).collect();
             }
-            let query =
-                format!("SELECT {COLUMNS} FROM volumes WHERE region = ?1 AND owner = ?2 ORDER BY created, id");
+            let query = format!("SELECT {COLUMNS} FROM volumes WHERE region = ?1 AND owner = ?2 ORDER BY created, id");
             let mut query = tx.prepare(&query)?;
             let found = query.query_map([scope.region.as_str(), scope.account.as_str()], from_row)?;
             let mut found: Vec<Volume> = found.collect::<Result<_, _>>()?;

@@ -42,7 +42,9 @@ impl Changes {
 
     fn layers(&self, id: &str) -> Result<&Layered, Refusal> {
         let layers = self.layered.iter().find(|(of, _)| of == id).map(|(_, layers)| layers.as_ref());
-        layers.ok_or_else(|| (FailureKind::Unsupported, format!("volume {id} is not made of layers: stop the instance first")))
+        layers.ok_or_else(|| {
+            (FailureKind::Unsupported, format!("volume {id} is not made of layers: stop the instance first"))
+        })
     }
 
     fn check_snapshot(&self, volumes: &[String]) -> Result<(), Refusal> {

@@ -128,6 +128,12 @@ CREATE TABLE product_codes (
     PRIMARY KEY (image, code)
 ) STRICT, WITHOUT ROWID;
 
+-- Products that images are part of, and who sells them: the account that first gave one of its images the code.
+CREATE TABLE products (
+    code TEXT PRIMARY KEY,
+    seller TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Accounts that have accepted the terms of a product.
 CREATE TABLE subscriptions (
     account TEXT NOT NULL,

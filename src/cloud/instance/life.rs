@@ -61,11 +61,17 @@ impl Cloud {
     ///
     /// # Errors
     /// `OperationNotPermitted` where one is protected: then none is asked.
-    pub fn terminate_instances(&mut self, ids: &[String], request: StopRequest) -> Result<Vec<StateChange>, CloudError> {
+    pub fn terminate_instances(
+        &mut self,
+        ids: &[String],
+        request: StopRequest,
+    ) -> Result<Vec<StateChange>, CloudError> {
         let scope = self.scope.clone();
         let instances: Vec<Instance> = self.catalogue.write(|tx| {
             let instances: Vec<Instance> = ids.iter().map(|id| own(tx, &scope, id)).collect::<Result<_, _>>()?;
-            if let Some(guarded) = instances.iter().find(|one| one.disable_api_termination && one.state != state::TERMINATED) {
+            if let Some(guarded) =
+                instances.iter().find(|one| one.disable_api_termination && one.state != state::TERMINATED)
+            {
                 return Err(CloudError::Protected { id: guarded.instance_id.clone() });
             }
             for instance in &instances {
@@ -79,7 +85,8 @@ impl Cloud {
             Ok(instances)
         })?;
         self.remove_dead_layers()?;
-        for instance in instances.iter().filter(|one| !matches!(one.state.as_str(), state::STOPPED | state::TERMINATED)) {
+        for instance in instances.iter().filter(|one| !matches!(one.state.as_str(), state::STOPPED | state::TERMINATED))
+        {
             self.ask_to_end(instance, request)?;
         }
         self.merge_layers()?;
@@ -185,7 +192,11 @@ impl Cloud {
     pub(in crate::cloud) fn end_machine(&mut self, id: &Id, request: StopRequest) -> Result<(), CloudError> {
         let socket = Files::of(&self.home, id.as_str()).socket();
         let ended = Client::connect(&socket).and_then(|mut client| {
-            if request.force { client.force_stop()? } else { client.stop(request.grace)? }
+            if request.force {
+                client.force_stop()?
+            } else {
+                client.stop(request.grace)?
+            }
             client.wait_for_end()
         });
         match ended {

@@ -74,7 +74,7 @@ impl Files {
 impl Cloud {
     /// Starts the machine of a pending instance, and notes that it runs. Where it does not come up, the instance is stopped
     /// again (or terminated, if it was just launched), and says why.
-    pub(super) fn start_machine(&mut self, id: &Id, operation: &Operation) -> Result<(), CloudError> {
+    pub(in crate::cloud) fn start_machine(&mut self, id: &Id, operation: &Operation) -> Result<(), CloudError> {
         let files = Files::of(&self.home, id.as_str());
         let started = self.launch_process(id, &files);
         self.catalogue.write(|tx| match started {
@@ -111,7 +111,8 @@ impl Cloud {
         let kind = instance_type::find(&instance.instance_type)?;
         let options = &instance.machine;
         let is_pv = instance.virtualization_type == "paravirtual";
-        let (hvm, pv) = if is_pv { (Hvm::default(), self.pv(db, &instance)?) } else { (hvm(&instance, files), Pv::default()) };
+        let (hvm, pv) =
+            if is_pv { (Hvm::default(), self.pv(db, &instance)?) } else { (hvm(&instance, files), Pv::default()) };
         Ok(InstanceConfig {
             version: config::VERSION,
             id: id.to_string(),

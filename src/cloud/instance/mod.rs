@@ -19,10 +19,10 @@ mod volumes;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
-pub(super) use life::{check_idle, claim, claim_running};
-pub(super) use truth::undo_start;
 pub use life::{StateChange, StopRequest};
+pub(super) use life::{check_idle, claim, claim_running};
 pub use run::{Launched, RunRequest};
+pub(super) use truth::undo_start;
 
 use super::error::CloudError;
 use super::id::{Id, Kind};
@@ -279,8 +279,9 @@ impl Cloud {
             if !ids.is_empty() {
                 return ids.iter().map(|id| own(tx, &scope, id)).collect();
             }
-            let query =
-                format!("SELECT {COLUMNS} FROM instances WHERE region = ?1 AND owner = ?2 ORDER BY launched, launch_index, id");
+            let query = format!(
+                "SELECT {COLUMNS} FROM instances WHERE region = ?1 AND owner = ?2 ORDER BY launched, launch_index, id"
+            );
             let mut query = tx.prepare(&query)?;
             let found = query.query_map([scope.region.as_str(), scope.account.as_str()], from_row)?;
             let mut found: Vec<Instance> = found.collect::<Result<_, _>>()?;

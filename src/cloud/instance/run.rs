@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::{Instance, MachineOptions, own, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::id::{Id, Kind};
-use crate::cloud::image::{self, Image};
+use crate::cloud::image::{self, Image, RootDeviceType};
 use crate::cloud::instance_type::{self, InstanceType};
 use crate::cloud::mapping::{self, BlockDevice, Launch, Merged, Target};
 use crate::cloud::operation::Operation;
@@ -122,8 +122,8 @@ fn plan(
     if let Some(instances) = launched_before(tx, scope, request)? {
         return Ok(Plan { instances, volumes: Vec::new(), own_layers: Vec::new(), hints: Vec::new(), before: true });
     }
-    let image = image::resolve(tx, scope, &request.image)?;
-    image::may_launch(tx, scope, &image)?;
+    let id = image::resolve(tx, scope, &request.image)?;
+    let image = image::may_launch(tx, scope, id.as_str())?;
     let kind = instance_type::find(request.instance_type.as_deref().unwrap_or(instance_type::DEFAULT))?;
     check(request, &image)?;
     let zone = zone::choose(tx, &scope.region, request.zone.as_deref())?;
@@ -132,12 +132,17 @@ fn plan(
         image: &image.block_device_mappings,
         call: &request.mapping,
         root_device: &root_device,
-        root_is_ebs: image.root_device_type == "ebs",
+        root_is_ebs: image.root_device_type == RootDeviceType::Ebs,
     })?;
     let new_id = |kind| Id::new(kind).map_err(CloudError::host(home.root(), "cannot make an id"));
     let reservation = new_id(Kind::Reservation)?;
-    let mut plan =
-        Plan { instances: Vec::new(), volumes: Vec::new(), own_layers: Vec::new(), hints: merged.hints.clone(), before: false };
+    let mut plan = Plan {
+        instances: Vec::new(),
+        volumes: Vec::new(),
+        own_layers: Vec::new(),
+        hints: merged.hints.clone(),
+        before: false,
+    };
     for index in 0..request.count {
         let id = new_id(Kind::Instance)?;
         let row = NewRow { id: &id, reservation: &reservation, index, zone: &zone, root_device: &root_device };
@@ -153,19 +158,15 @@ fn plan(
 /// Refuses what does not go together.
 fn check(request: &RunRequest, image: &Image) -> Result<(), CloudError> {
     if request.count == 0 {
-        return Err(CloudError::value("Value (0) for parameter minCount is invalid: at least one instance is launched"));
+        return Err(CloudError::value(
+            "Value (0) for parameter minCount is invalid: at least one instance is launched",
+        ));
     }
     if request.count > MAX_COUNT {
         return Err(CloudError::InstanceLimit { asked: request.count, limit: MAX_COUNT });
     }
-    if image.image_type != "machine" {
-        return Err(CloudError::value(format!(
-            "{} is a {} image, of which no instance can be made",
-            image.image_id, image.image_type
-        )));
-    }
     if let Some(behavior) = &request.shutdown_behavior {
-        check_shutdown_behavior(behavior, image.root_device_type == "instance-store")?;
+        check_shutdown_behavior(behavior, image.root_device_type == RootDeviceType::InstanceStore)?;
     }
     request.user_data.as_deref().map_or(Ok(()), check_user_data)
 }
@@ -203,7 +204,8 @@ fn launched_before(tx: &Transaction<'_>, scope: &Scope, request: &RunRequest) ->
     let mut query = tx.prepare(
         "SELECT id, request_hash FROM instances WHERE owner = ?1 AND client_token = ?2 AND region = ?3 ORDER BY launch_index",
     )?;
-    let found = query.query_map([scope.account.as_str(), token, &scope.region], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found =
+        query.query_map([scope.account.as_str(), token, &scope.region], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let found: Vec<(Id, Option<String>)> = found.collect::<Result<_, _>>()?;
     let wanted = Some(hash(request));
     match found.first() {
@@ -231,7 +233,7 @@ fn insert(
     row: &NewRow<'_>,
     operation: &Operation,
 ) -> Result<(), CloudError> {
-    let is_store = image.root_device_type == "instance-store";
+    let is_store = image.root_device_type == RootDeviceType::InstanceStore;
     let behavior = request.shutdown_behavior.as_deref().unwrap_or(if is_store { "terminate" } else { "stop" });
     let options = serde_json::to_string(&request.machine).unwrap_or_else(|_| "{}".into());
     let now = time::now();
@@ -328,13 +330,18 @@ impl Maker<'_> {
 
     /// A snapshot that the image is made of, or one that the caller names.
     fn snapshot(&self, id: &str) -> Result<snapshot::Snapshot, CloudError> {
-        let of_image =
-            self.image.block_device_mappings.iter().filter_map(BlockDevice::ebs).any(|ebs| ebs.snapshot_id.as_deref() == Some(id));
+        let of_image = self
+            .image
+            .block_device_mappings
+            .iter()
+            .filter_map(BlockDevice::ebs)
+            .any(|ebs| ebs.snapshot_id.as_deref() == Some(id));
         if of_image { snapshot::any(self.tx, id) } else { snapshot::visible(self.tx, self.scope, id) }
     }
 
     fn template_size(&self, template: &str) -> Result<u64, CloudError> {
-        let size = self.tx.query_row("SELECT size FROM layers WHERE id = ?1", [template], |row| row.get(0)).optional()?;
+        let size =
+            self.tx.query_row("SELECT size FROM layers WHERE id = ?1", [template], |row| row.get(0)).optional()?;
         let missing = || CloudError::Damaged(format!("the catalogue has no layer {template}, the image's template"));
         size.map(layer::from_sql).ok_or_else(missing)
     }

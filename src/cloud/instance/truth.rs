@@ -17,7 +17,8 @@ use crate::monitor::client::{self, Life, Reason};
 const LISTED: i64 = 3_600_000;
 
 /// EC2's codes and messages of what a person asked for.
-pub(super) const BY_USER: (&str, &str) = ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown");
+pub(super) const BY_USER: (&str, &str) =
+    ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown");
 
 impl Cloud {
     /// Brings instances whose machines have ended, and that nobody is working on, to the state that this means; forgets those
@@ -127,11 +128,7 @@ pub(in crate::cloud) fn undo_start(
 }
 
 /// Notes that an instance is gone: volumes that go with it are deleted, the others are free.
-pub(super) fn terminated(
-    tx: &Transaction<'_>,
-    instance: &Instance,
-    reason: (&str, &str),
-) -> Result<(), CloudError> {
+pub(super) fn terminated(tx: &Transaction<'_>, instance: &Instance, reason: (&str, &str)) -> Result<(), CloudError> {
     let id = &instance.instance_id;
     for attachment in &instance.block_device_mappings {
         if attachment.delete_on_termination {

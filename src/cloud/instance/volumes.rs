@@ -71,7 +71,12 @@ impl Cloud {
     /// # Errors
     /// `InvalidAttachment.NotFound`, `OperationNotPermitted` for the root of a running instance, `IncorrectState` where the
     /// guest does not let it go, `UnsupportedOperation` where the machine cannot.
-    pub fn detach_volume(&mut self, volume: &str, instance: Option<&str>, force: bool) -> Result<Attachment, CloudError> {
+    pub fn detach_volume(
+        &mut self,
+        volume: &str,
+        instance: Option<&str>,
+        force: bool,
+    ) -> Result<Attachment, CloudError> {
         let scope = self.scope.clone();
         self.operation(
             "detach-volume",
@@ -79,7 +84,8 @@ impl Cloud {
                 let volume = volume::own(tx, &scope, volume)?;
                 volume::check_idle(&volume)?;
                 let given = instance.map(|id| own(tx, &scope, id).map(|one| one.instance_id)).transpose()?;
-                let found = volume.attachments.first().filter(|at| given.as_ref().is_none_or(|id| *id == at.instance_id));
+                let found =
+                    volume.attachments.first().filter(|at| given.as_ref().is_none_or(|id| *id == at.instance_id));
                 let Some(found) = found.cloned() else {
                     let instance = given.map_or_else(|| "any".into(), |id| id.to_string());
                     return Err(CloudError::NotAttached { volume: volume.volume_id, instance });
@@ -186,7 +192,8 @@ fn check_attach(volume: &Volume, instance: &Instance, device: &str) -> Result<()
     if name.as_str() != device {
         return Err(CloudError::value(format!("Value ({device}) for parameter device is invalid; write it as {name}")));
     }
-    let is_taken = instance.block_device_mappings.iter().any(|at| at.device == device) || device == instance.root_device_name;
+    let is_taken =
+        instance.block_device_mappings.iter().any(|at| at.device == device) || device == instance.root_device_name;
     if is_taken {
         return Err(CloudError::value(format!(
             "Invalid value '{device}' for unixDevice. Attachment point {device} is already in use"

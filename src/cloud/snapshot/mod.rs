@@ -200,8 +200,7 @@ impl Cloud {
     pub fn share_snapshot(&mut self, id: &str, add: &[String], remove: &[String]) -> Result<(), CloudError> {
         let scope = self.scope.clone();
         for account in add.iter().chain(remove).filter(|account| *account != "all") {
-            let _: Account =
-                account.parse().map_err(|_| CloudError::AttributeItem { value: account.clone() })?;
+            let _: Account = account.parse().map_err(|_| CloudError::AttributeItem { value: account.clone() })?;
         }
         self.catalogue.write(|tx| {
             let snapshot = visible(tx, &scope, &resolve(tx, &scope, id)?)?;
@@ -253,7 +252,10 @@ pub(super) fn delete(tx: &Transaction<'_>, snapshot: &Snapshot) -> Result<(), Cl
         return Err(CloudError::SnapshotInUse { snapshot: id.clone(), image });
     }
     if snapshot.state == "pending" {
-        return Err(CloudError::State { what: id.to_string(), why: "it is pending: wait until it is completed".into() });
+        return Err(CloudError::State {
+            what: id.to_string(),
+            why: "it is pending: wait until it is completed".into(),
+        });
     }
     tag::remove_all(tx, id)?;
     tx.execute("DELETE FROM snapshots WHERE id = ?1", [id])?;

@@ -151,9 +151,9 @@ impl Cloud {
                     operation.finish(tx)
                 })?;
                 cloud.seal(&all);
-                cloud.catalogue.read(|tx| {
-                    all.iter().map(|taking| visible(tx, &scope, taking.snapshot.as_str())).collect()
-                })
+                cloud
+                    .catalogue
+                    .read(|tx| all.iter().map(|taking| visible(tx, &scope, taking.snapshot.as_str())).collect())
             },
         )
     }

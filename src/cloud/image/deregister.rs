@@ -1,0 +1,103 @@
+//! Deregistration: an image is no image any more.
+//!
+//! Instances that were launched from it go on, and so do copies. Its row stays, to say what became of it to those who ask
+//! for it by its id.
+
+use rusqlite::{Transaction, params};
+use serde::Serialize;
+
+use super::{Image, ImageState, access, parts};
+use crate::cloud::error::CloudError;
+use crate::cloud::scope::Scope;
+use crate::cloud::words::words;
+use crate::cloud::{Cloud, Id, layer, tag, time};
+
+words! {
+    /// What became of a snapshot.
+    pub enum DeleteReturnCode as "return code" {
+        /// It was deleted.
+        Success = "success",
+        /// Another image is made of it.
+        Skipped = "skipped",
+        /// It is another account's.
+        MissingPermissions = "missing-permissions",
+    }
+}
+
+/// What became of a snapshot of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeleteSnapshotResult {
+    /// The snapshot.
+    pub snapshot_id: String,
+    /// What became of it.
+    pub return_code: DeleteReturnCode,
+}
+
+/// What a deregistration did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Deregistered {
+    /// The image.
+    pub image_id: Id,
+    /// Its snapshots, where they were to be deleted.
+    pub delete_snapshot_results: Vec<DeleteSnapshotResult>,
+}
+
+impl Cloud {
+    /// Deregisters an image of the caller's. Its snapshots stay unless `delete_snapshots` says otherwise, and then go where no
+    /// other image is made of them. Instances are not affected.
+    ///
+    /// # Errors
+    /// What [`Cloud::image`] says, `UnauthorizedOperation`; `IncorrectState` while it is being made; `OperationNotPermitted`
+    /// where it is protected.
+    pub fn deregister_image(&mut self, id: &str, delete_snapshots: bool) -> Result<Deregistered, CloudError> {
+        let scope = self.scope.clone();
+        let done = self.catalogue.write(|tx| deregister(tx, &scope, id, delete_snapshots))?;
+        self.remove_dead_layers()?;
+        Ok(done)
+    }
+}
+
+fn deregister(
+    tx: &Transaction<'_>,
+    scope: &Scope,
+    id: &str,
+    delete_snapshots: bool,
+) -> Result<Deregistered, CloudError> {
+    let image = access::own(tx, scope, id)?;
+    if image.state == ImageState::Pending || image.operation.is_some() {
+        return Err(access::wrong_state(&image, "available"));
+    }
+    if image.deregistration_protection != "disabled" {
+        return Err(CloudError::ImageProtected { id: image.image_id });
+    }
+    // Instances that run on its template have their own layer over it, which keeps it.
+    tx.execute(
+        "UPDATE images SET state = ?2, deregistered = ?3, template = NULL WHERE id = ?1",
+        params![image.image_id, ImageState::Deregistered, time::now()],
+    )?;
+    tag::remove_all(tx, &image.image_id)?;
+    let results = if delete_snapshots { delete_all(tx, scope, &image)? } else { Vec::new() };
+    layer::mark_dead(tx)?;
+    Ok(Deregistered { image_id: image.image_id, delete_snapshot_results: results })
+}
+
+fn delete_all(tx: &Transaction<'_>, scope: &Scope, image: &Image) -> Result<Vec<DeleteSnapshotResult>, CloudError> {
+    let mut results = Vec::new();
+    for id in image.snapshots() {
+        let part = match parts::any(tx, &scope.region, id) {
+            // Its owner has deleted it before: an image that failed does not keep its snapshots.
+            Err(CloudError::NotFound { .. }) => continue,
+            other => other?,
+        };
+        let return_code = if part.owner != scope.account.as_str() {
+            DeleteReturnCode::MissingPermissions
+        } else if parts::users(tx, id)?.is_empty() {
+            parts::delete(tx, &part)?;
+            DeleteReturnCode::Success
+        } else {
+            DeleteReturnCode::Skipped
+        };
+        results.push(DeleteSnapshotResult { snapshot_id: id.to_owned(), return_code });
+    }
+    Ok(results)
+}
