@@ -16,6 +16,9 @@ use crate::image::{self, BootEntry, BootMode, Inspection, Partition};
 #[derive(Subcommand)]
 pub enum ImageCommand {
     Inspect(InspectArgs),
+    Import(Box<super::image_new::ImportArgs>),
+    Create(super::image_new::CreateArgs),
+    Export(super::image_new::ExportArgs),
 }
 
 /// Says what a disk is, without booting or mounting it
@@ -36,6 +39,9 @@ pub struct InspectArgs {
 pub(super) fn run(command: &ImageCommand) -> Result<u8, CliError> {
     match command {
         ImageCommand::Inspect(args) => inspect(args),
+        ImageCommand::Import(args) => super::image_new::import(args),
+        ImageCommand::Create(args) => super::image_new::create(args),
+        ImageCommand::Export(args) => super::image_new::export(args),
     }
 }
 

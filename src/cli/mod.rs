@@ -6,6 +6,7 @@ mod bench_table;
 mod console;
 mod doctor;
 mod image;
+mod image_new;
 mod instance;
 mod listing;
 mod output;

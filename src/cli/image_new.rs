@@ -1,0 +1,202 @@
+//! `amiboot image import`, `create` and `export`: images out of disk files and instances, and into files.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::listing::{self, minute, tag};
+use super::progress::Shown;
+use super::scope::{ScopeArgs, told};
+use super::{CliError, Usage, output};
+use crate::cloud::image::{Architecture, BootMode, Image, ImageType, Platform, VirtualizationType};
+use crate::cloud::mapping::BlockDevice;
+use crate::cloud::{CreateImageRequest, ImportRequest, StopRequest};
+use crate::disk::foreign::Overwrite;
+use crate::disk::foreign::export::{self, ExportFormat};
+use crate::disk::foreign::import::ImportFormat;
+use crate::launch::bdm;
+
+/// Makes an image of a disk file
+///
+/// What the file is, and what the image is - processor, PV or HVM, boot mode, root device - is looked for in it where
+/// options do not say. The file is not needed afterwards.
+#[derive(Args)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// The disk file: raw, qcow2, VMDK, VHD or VHDX
+    file: PathBuf,
+    /// The image's name: 3 to 128 characters
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// The file's format; looked for in it where not given
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<ImportFormat>,
+    /// What is said of the image
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    description: String,
+    /// What it is: machine, kernel or ramdisk
+    #[arg(long = "type", value_name = "TYPE", default_value = "machine")]
+    image_type: ImageType,
+    /// The processor: x86_64 or i386
+    #[arg(long, value_name = "ARCHITECTURE")]
+    architecture: Option<Architecture>,
+    /// How its guests are started: hvm or paravirtual
+    #[arg(long, value_name = "TYPE")]
+    virtualization_type: Option<VirtualizationType>,
+    /// The firmware of an HVM image: legacy-bios, uefi or uefi-preferred
+    #[arg(long, value_name = "MODE")]
+    boot_mode: Option<BootMode>,
+    /// The system, where it is windows
+    #[arg(long, value_name = "PLATFORM")]
+    platform: Option<Platform>,
+    /// The root's device, as in /dev/sda1
+    #[arg(long, value_name = "DEVICE")]
+    root_device: Option<String>,
+    /// An instance-store image: its instances' root is lost with them
+    #[arg(long)]
+    instance_store: bool,
+    /// The kernel image of a PV image
+    #[arg(long, value_name = "AKI")]
+    kernel: Option<String>,
+    /// The ramdisk image that goes with it
+    #[arg(long, value_name = "ARI")]
+    ramdisk: Option<String>,
+    /// A tag (repeatable)
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Makes an image of an instance
+///
+/// The guest is asked to switch itself off, snapshots of all its volumes are taken, and it is started again. With
+/// --no-reboot it runs on: what it had flushed to its disks is in the image.
+#[derive(Args)]
+pub struct CreateArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// The instance: its id, the beginning of it, or its name
+    instance: String,
+    /// The image's name: 3 to 128 characters
+    #[arg(long, value_name = "NAME")]
+    name: String,
+    /// What is said of the image
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    description: String,
+    /// Let the guest run meanwhile
+    #[arg(long)]
+    no_reboot: bool,
+    /// How long the guest has to switch itself off
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2m")]
+    grace: Duration,
+    /// An entry that changes the image's block device mapping (repeatable)
+    #[arg(long = "bdm", value_name = "MAPPING")]
+    bdm: Vec<String>,
+    /// A tag (repeatable)
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Writes an image's root volume to a file
+#[derive(Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// The image: its id, the beginning of it, or its name
+    image: String,
+    /// The file
+    file: PathBuf,
+    /// Its format: raw, qcow2, vmdk (stream-optimized) or vhd
+    #[arg(long, value_name = "FORMAT", default_value = "qcow2")]
+    format: ExportFormat,
+    /// Replace a file that is there
+    #[arg(long)]
+    overwrite: bool,
+}
+
+pub(super) fn import(args: &ImportArgs) -> Result<u8, CliError> {
+    let mut cloud = args.scope.open()?;
+    let request = ImportRequest {
+        path: args.file.clone(),
+        format: args.format,
+        name: args.name.clone(),
+        description: args.description.clone(),
+        image_type: Some(args.image_type),
+        architecture: args.architecture,
+        virtualization_type: args.virtualization_type,
+        boot_mode: args.boot_mode,
+        platform: args.platform,
+        root_device_name: args.root_device.clone(),
+        instance_store: args.instance_store,
+        kernel_id: args.kernel.clone(),
+        ramdisk_id: args.ramdisk.clone(),
+        tags: args.tags.iter().cloned().collect(),
+    };
+    let mut shown = Shown::begin("importing", args.json)?;
+    let made = cloud.import_image(&request, &mut |done, total| shown.at(done, total));
+    shown.end();
+    print(&made.map_err(told)?, args.json)
+}
+
+pub(super) fn create(args: &CreateArgs) -> Result<u8, CliError> {
+    let mut mapping = Vec::new();
+    for text in &args.bdm {
+        for entry in bdm::parse(text).map_err(|error| Usage(error.to_string()))? {
+            mapping.push(BlockDevice::from_entry(&entry).map_err(told)?);
+        }
+    }
+    let request = CreateImageRequest {
+        instance: args.instance.clone(),
+        name: args.name.clone(),
+        description: args.description.clone(),
+        no_reboot: args.no_reboot,
+        stop: StopRequest { force: false, grace: Some(args.grace) },
+        mapping,
+        tags: args.tags.iter().cloned().collect(),
+    };
+    let made = args.scope.open()?.create_image(&request).map_err(told)?;
+    print(&made, args.json)
+}
+
+pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
+    let mut cloud = args.scope.open()?;
+    let id = cloud.resolve_image(&args.image).map_err(told)?;
+    let (_, disk) = cloud.image_disk(id.as_str()).map_err(told)?;
+    let overwrite = if args.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
+    let mut shown = Shown::begin("exporting", false)?;
+    let mut progress = |at: export::Progress| {
+        let _ = shown.at(at.done, at.total);
+    };
+    let written = export::write(disk.as_ref(), args.format, &args.file, overwrite, &mut progress);
+    shown.end();
+    let written = written?;
+    let (bytes, size) = (crate::host::report::bytes(written.file_len), crate::host::report::bytes(written.disk_size));
+    output::print(&format!("{}: {} of a disk of {size}\n", args.file.display(), bytes))?;
+    Ok(0)
+}
+
+fn print(image: &Image, json: bool) -> Result<u8, CliError> {
+    if json {
+        return listing::print_json(image).map(|()| 0);
+    }
+    let header = ["image", "name", "state", "architecture", "mode", "root", "created"];
+    listing::print(std::slice::from_ref(image), false, "", &header, |image| {
+        vec![
+            image.image_id.to_string(),
+            image.name.clone(),
+            image.state.to_string(),
+            image.architecture.to_string(),
+            image.virtualization_type.to_string(),
+            image.root_device_name.clone().unwrap_or_default(),
+            minute(&image.creation_date),
+        ]
+    })?;
+    Ok(0)
+}
