@@ -26,11 +26,16 @@ pub fn print<T: Serialize>(
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header.iter().map(|name| format!("{HEADING}{name}{HEADING:#}")));
+    table.set_header(header);
     for thing in things {
         table.add_row(row(thing).iter().map(|text| clean(text)));
     }
-    let text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    // Styled only now: the table would count what a terminal does not show.
+    let line = |(at, line): (usize, String)| match (at, line.strip_prefix(' ').unwrap_or(&line).trim_end()) {
+        (0, line) => format!("{HEADING}{line}{HEADING:#}\n"),
+        (_, line) => format!("{line}\n"),
+    };
+    let text: String = table.lines().enumerate().map(line).collect();
     Ok(output::print(&text)?)
 }
 

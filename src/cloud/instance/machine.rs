@@ -77,14 +77,17 @@ impl Cloud {
     pub(in crate::cloud) fn start_machine(&mut self, id: &Id, operation: &Operation) -> Result<(), CloudError> {
         let files = Files::of(&self.home, id.as_str());
         let started = self.launch_process(id, &files);
-        self.catalogue.write(|tx| match started {
-            Ok(()) => {
-                set_state(tx, id, state::RUNNING, None)?;
-                let done = "UPDATE instances SET operation = NULL, launched = ?2 WHERE id = ?1 AND operation = ?3";
-                tx.execute(done, params![id, time::now(), operation.id()])?;
-                Ok(())
-            }
-            Err(error) => Err(error),
+        if let Err(error) = started {
+            // What becomes of it is decided when the operation is undone, which keeps the reason.
+            let reason = format!("Server.InternalError: {error}");
+            self.catalogue.write(|tx| set_state(tx, id, state::PENDING, Some(("Server.InternalError", &reason))))?;
+            return Err(error);
+        }
+        self.catalogue.write(|tx| {
+            set_state(tx, id, state::RUNNING, None)?;
+            let done = "UPDATE instances SET operation = NULL, launched = ?2 WHERE id = ?1 AND operation = ?3";
+            tx.execute(done, params![id, time::now(), operation.id()])?;
+            Ok(())
         })
     }
 

@@ -3,7 +3,7 @@
 //! A machine may end by itself, be killed, or go down with its host, while nobody looks. Its process's lock tells whether it
 //! lives, its exit file how it ended; the catalogue follows.
 
-use rusqlite::Transaction;
+use rusqlite::{Transaction, params};
 
 use super::machine::{Files, drop_own_volumes};
 use super::{Instance, any, set_state, state};
@@ -61,7 +61,7 @@ impl Cloud {
                 return Ok(false);
             }
             if instance.state == state::TERMINATED {
-                return forget(tx, &instance);
+                return forget(tx, &instance.instance_id);
             }
             if instance.state != state::STOPPED {
                 follow(tx, &home, &instance)?;
@@ -113,7 +113,9 @@ pub(in crate::cloud) fn undo_start(
     what: &str,
 ) -> Result<bool, CloudError> {
     let lives = is_alive(&Files::of(home, instance.instance_id.as_str()))?;
-    let why = ("Server.InternalError", "Server.InternalError: its machine did not come up");
+    let told = instance.state_reason.as_ref().map(|reason| reason.message.as_str());
+    let cut_off = "Server.InternalError: its start was cut off before its machine ran";
+    let why = ("Server.InternalError", told.unwrap_or(cut_off));
     match (instance.state.as_str(), lives) {
         (state::PENDING, true) => set_state(tx, &instance.instance_id, state::RUNNING, None)?,
         (state::PENDING, false) if what == "run-instances" => terminated(tx, instance, why)?,
@@ -142,12 +144,14 @@ pub(super) fn terminated(tx: &Transaction<'_>, instance: &Instance, reason: (&st
     set_state(tx, id, state::TERMINATED, Some(reason))
 }
 
-/// Forgets a terminated instance.
-fn forget(tx: &Transaction<'_>, instance: &Instance) -> Result<bool, CloudError> {
-    let id = &instance.instance_id;
-    tag::remove_all(tx, id)?;
-    tx.execute("DELETE FROM instances WHERE id = ?1", [id])?;
-    Ok(true)
+/// Forgets an instance that was terminated long ago; tells whether it was.
+fn forget(tx: &Transaction<'_>, id: &Id) -> Result<bool, CloudError> {
+    let delete = "DELETE FROM instances WHERE id = ?1 AND state = 'terminated' AND changed < ?2";
+    let is_gone = tx.execute(delete, params![id, time::now() - LISTED])? > 0;
+    if is_gone {
+        tag::remove_all(tx, id)?;
+    }
+    Ok(is_gone)
 }
 
 /// EC2's code for how a machine ended, and the same in words.
