@@ -171,7 +171,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
     let (_, disk) = cloud.image_disk(id.as_str()).map_err(told)?;
     let overwrite = if args.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
     let mut shown = Shown::begin("exporting", false)?;
-    let mut progress = |at: export::Progress| {
+    let mut progress = |at: crate::disk::foreign::Progress| {
         let _ = shown.at(at.done, at.total);
     };
     let written = export::write(disk.as_ref(), args.format, &args.file, overwrite, &mut progress);
