@@ -74,6 +74,17 @@ pub fn attend(mut console: Console, instance: &str) -> Result<u8, CliError> {
     Ok(0)
 }
 
+/// Types lines, each with its end as a keyboard has it.
+///
+/// # Errors
+/// What the host says.
+pub fn send_lines(mut console: Console, lines: &[String]) -> Result<(), CliError> {
+    lines.iter().try_for_each(|line| send(&mut console, format!("{line}\r").as_bytes()))?;
+    // Whoever closes at once may not be heard: the other side is told that this was all, and ends it.
+    console.stream().shutdown(std::net::Shutdown::Write)?;
+    Ok(())
+}
+
 /// Shows what the guest has written; tells whether there can be more.
 fn show(console: &mut Console) -> Result<bool, CliError> {
     let mut buffer = [0; 16 << 10];

@@ -172,6 +172,9 @@ pub struct ConsoleArgs {
     /// Show the output so far, also of an instance that has ended
     #[arg(long)]
     log: bool,
+    /// Type this and a line's end, and leave (repeatable)
+    #[arg(long, value_name = "TEXT", conflicts_with = "log")]
+    send: Vec<String>,
 }
 
 /// Options of `instance modify`.
@@ -258,8 +261,12 @@ pub(super) fn run(command: &InstanceCommand) -> Result<u8, CliError> {
                 let (_, output) = cloud.console_output(&args.instance, u64::MAX).map_err(told)?;
                 return console::print_log(&output).map(|()| 0);
             }
-            let (instance, attached) = cloud.attach_console(&args.instance, console::REPLAY).map_err(told)?;
+            let replay = if args.send.is_empty() { console::REPLAY } else { 0 };
+            let (instance, attached) = cloud.attach_console(&args.instance, replay).map_err(told)?;
             drop(cloud);
+            if !args.send.is_empty() {
+                return console::send_lines(attached, &args.send).map(|()| 0);
+            }
             console::attend(attached, instance.instance_id.as_str())
         }
         InstanceCommand::Modify(args) => {
