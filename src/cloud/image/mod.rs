@@ -14,6 +14,8 @@ mod query;
 mod register;
 mod resolve;
 mod row;
+#[cfg(test)]
+mod tests;
 
 use serde::{Serialize, Serializer};
 
