@@ -7,7 +7,6 @@ mod deregister;
 mod filters;
 mod kinds;
 mod new;
-mod parts;
 mod permission;
 mod product;
 mod query;

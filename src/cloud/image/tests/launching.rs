@@ -11,7 +11,7 @@ fn owners_accounts_and_everybody() {
     let (mut mine, mut yours, mut theirs) = (world.cloud(ME), world.cloud(YOU), world.cloud(THEY));
     let image = register(&mut mine, "image");
     let id = image.image_id.as_str();
-    let mut may = |cloud: &mut Cloud| code(cloud.launchable_image(id));
+    let may = |cloud: &mut Cloud| code(cloud.launchable_image(id));
     assert_eq!([may(&mut mine), may(&mut yours)], ["it was done", "AuthFailure"]);
     assert_eq!(code(yours.image(id)), "InvalidAMIID.NotFound");
 

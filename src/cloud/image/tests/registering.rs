@@ -133,8 +133,8 @@ fn what_cannot_be_registered() {
         (mapped(vec![ebs("/dev/sda1", Some(&snapshot), Some(7))]), "InvalidBlockDeviceMapping", "expect size >= 8GB"),
         (mapped(vec![root.clone(), root.clone()]), "InvalidBlockDeviceMapping", "twice"),
         (mapped(vec![root.clone(), ebs("/dev/sdf", None, None)]), "InvalidBlockDeviceMapping", "neither"),
-        (mapped(vec![root.clone(), ebs("/dev/sdf", None, Some(0))]), "InvalidBlockDeviceMapping", "1 to 65536"),
-        (mapped(vec![root.clone(), ebs("/dev/sdf", None, Some(65537))]), "InvalidBlockDeviceMapping", "65537"),
+        (mapped(vec![root.clone(), ebs("/dev/sdf", None, Some(0))]), "InvalidParameterValue", "1GiB"),
+        (mapped(vec![root.clone(), ebs("/dev/sdf", None, Some(65537))]), "InvalidParameterValue", "65537"),
         (mapped(vec![root.clone(), ebs("sdf", None, Some(1))]), "InvalidBlockDeviceMapping", "/dev/sdf"),
         (mapped(vec![root.clone(), ebs("/dev/hda", None, Some(1))]), "InvalidBlockDeviceMapping", "/dev/hda"),
         (
