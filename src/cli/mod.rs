@@ -11,9 +11,11 @@ mod instance;
 mod listing;
 mod output;
 mod progress;
+mod region;
 mod run;
 mod scope;
 mod snapshot;
+mod table;
 mod vmm;
 mod volume;
 
@@ -54,7 +56,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(Box<run::RunArgs>),
-    /// Looks at disk images
+    /// Disk images, and images that machines are launched from
     #[command(subcommand)]
     Image(image::ImageCommand),
     /// Machines made of images, in the background
@@ -66,6 +68,9 @@ enum Command {
     /// What volumes were, for good
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Regions and their zones
+    #[command(subcommand)]
+    Region(region::RegionCommand),
     /// Measures
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -93,6 +98,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Command::Instance(command) => instance::run(&command),
         Command::Volume(command) => volume::run(&command),
         Command::Snapshot(command) => snapshot::run(&command),
+        Command::Region(command) => region::run(&command),
         Command::Vmm(args) => vmm::run(&args, timeline),
     };
     match done {

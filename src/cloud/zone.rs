@@ -3,6 +3,7 @@
 use rusqlite::{Connection, Transaction, params};
 use serde::Serialize;
 
+use super::Cloud;
 use super::error::CloudError;
 
 /// A zone of a region.
@@ -18,6 +19,15 @@ pub struct Zone {
     pub zone_type: String,
     /// The availability zone that another kind of zone belongs to.
     pub parent_zone_name: Option<String>,
+}
+
+/// A region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Region {
+    /// Its name, as in `us-east-1`.
+    pub region_name: String,
+    /// How many zones it has.
+    pub zones: u32,
 }
 
 /// Kinds of zones.
@@ -120,7 +130,37 @@ pub fn choose(db: &Connection, region: &str, asked: Option<&str>) -> Result<Stri
     })
 }
 
-/// Adds a zone, and with the first one its region.
+/// The availability zone that a zone belongs to: none of its own kind, and for the others the one that is named, or the first.
+fn parent(tx: &Transaction<'_>, zone: &Zone) -> Result<Option<String>, CloudError> {
+    let name = &zone.zone_name;
+    if zone.zone_type == ZONE_TYPES[0] {
+        return match &zone.parent_zone_name {
+            None => Ok(None),
+            Some(parent) => Err(CloudError::combination(format!(
+                "zone {name}: an availability zone belongs to no other zone; leave {parent} out"
+            ))),
+        };
+    }
+    let zones = list(tx, Some(&zone.region_name))?;
+    let mut possible = zones.iter().filter(|other| other.zone_type == ZONE_TYPES[0]);
+    let found = match &zone.parent_zone_name {
+        Some(parent) => possible.find(|other| other.zone_name == *parent),
+        None => possible.next(),
+    };
+    match (found, &zone.parent_zone_name) {
+        (Some(found), _) => Ok(Some(found.zone_name.clone())),
+        (None, Some(parent)) => {
+            Err(CloudError::value(format!("zone {name}: {} has no availability zone {parent}", zone.region_name)))
+        }
+        (None, None) => Err(CloudError::value(format!(
+            "zone {name}: a {} belongs to an availability zone, and {} has none yet; add that first",
+            zone.zone_type, zone.region_name
+        ))),
+    }
+}
+
+/// Adds a zone, and with the first one its region. Zones that are no availability zones belong to the region's first where
+/// none is named.
 ///
 /// # Errors
 /// `InvalidParameterValue` for names that are none or there already.
@@ -140,7 +180,92 @@ pub fn add(tx: &Transaction<'_>, zone: &Zone) -> Result<(), CloudError> {
     if taken {
         return Err(CloudError::value(format!("there is a zone {} already", zone.zone_name)));
     }
-    let values = params![zone.zone_name, zone.region_name, zone.zone_id, zone.zone_type, zone.parent_zone_name];
+    let parent = parent(tx, zone)?;
+    let values = params![zone.zone_name, zone.region_name, zone.zone_id, zone.zone_type, parent];
     tx.execute("INSERT INTO zones VALUES (?1, ?2, ?3, ?4, ?5)", values)?;
     Ok(())
+}
+
+impl Cloud {
+    /// All regions, in the order of their names.
+    ///
+    /// # Errors
+    /// [`CloudError::Catalogue`].
+    pub fn regions(&mut self) -> Result<Vec<Region>, CloudError> {
+        self.catalogue.read(|tx| {
+            let mut query = tx.prepare("SELECT region, count(*) FROM zones GROUP BY region ORDER BY region")?;
+            let regions = query.query_map([], |row| Ok(Region { region_name: row.get(0)?, zones: row.get(1)? }))?;
+            Ok(regions.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// All zones, or those of a region.
+    ///
+    /// # Errors
+    /// [`CloudError::Catalogue`].
+    pub fn zones(&mut self, region: Option<&str>) -> Result<Vec<Zone>, CloudError> {
+        self.catalogue.read(|tx| list(tx, region))
+    }
+
+    /// Adds a zone, and with the first one its region; says how it is then.
+    ///
+    /// # Errors
+    /// `InvalidParameterValue` for names that are none or there already; `InvalidParameterCombination` for an availability
+    /// zone that is to belong to another.
+    pub fn add_zone(&mut self, zone: &Zone) -> Result<Zone, CloudError> {
+        self.catalogue.write(|tx| {
+            add(tx, zone)?;
+            let added = list(tx, Some(&zone.region_name))?.into_iter().find(|other| other.zone_name == zone.zone_name);
+            added.ok_or_else(|| CloudError::Damaged(format!("zone {} was not kept", zone.zone_name)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::Scope;
+    use crate::cloud::home::Home;
+
+    fn zone(name: &str, region: &str, kind: &str, parent: Option<&str>) -> Zone {
+        Zone {
+            zone_name: name.into(),
+            region_name: region.into(),
+            zone_id: format!("id-{name}"),
+            zone_type: kind.into(),
+            parent_zone_name: parent.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_person_adds_zones_and_regions() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |region: &str| {
+            Cloud::open(Home::at(dir.path()).unwrap(), Scope { region: region.into(), ..Scope::default() })
+        };
+        let mut cloud = open("us-east-1").unwrap();
+        let [az, local, ..] = ZONE_TYPES;
+        assert_eq!(cloud.regions().unwrap().len(), 17);
+        assert_eq!(open("lab-1").err().unwrap().code(), "InvalidParameterValue");
+        let mut refused = |zone: Zone, code: &str, words: &str| {
+            let error = cloud.add_zone(&zone).unwrap_err();
+            assert_eq!(error.code(), code);
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        refused(zone("lab-1-x", "lab-1", local, None), "InvalidParameterValue", "first");
+        refused(zone("lab-1a", "lab-1", az, Some("us-east-1a")), "InvalidParameterCombination", "leave");
+        refused(zone("us-east-1a", "us-east-1", az, None), "InvalidParameterValue", "already");
+        refused(zone("lab-1a", "lab-1", "room", None), "InvalidParameterValue", "local-zone");
+        refused(zone("LAB", "lab-1", az, None), "InvalidParameterValue", "lower case");
+        refused(zone("us-east-1-x", "us-east-1", local, Some("us-west-1a")), "InvalidParameterValue", "us-west-1a");
+        refused(zone("us-east-1-x", "us-east-1", local, Some("us-east-1-bos-1a")), "InvalidParameterValue", "bos");
+
+        let first = zone("lab-1a", "lab-1", az, None);
+        assert_eq!(cloud.add_zone(&first).unwrap(), first);
+        let added = cloud.add_zone(&zone("lab-1-x", "lab-1", local, None)).unwrap();
+        assert_eq!(added.parent_zone_name.as_deref(), Some("lab-1a"));
+        assert_eq!(open("lab-1").unwrap().zones(Some("lab-1")).unwrap(), [added, first]);
+        assert_eq!(cloud.regions().unwrap().len(), 18);
+        assert!(cloud.zones(None).unwrap().len() > 50);
+    }
 }

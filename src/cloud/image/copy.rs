@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::new::NewImage;
-use super::{Image, access, new, parts};
+use super::{Image, access, new};
 use crate::cloud::error::CloudError;
 use crate::cloud::mapping::{BlockDevice, Ebs, Target};
 use crate::cloud::scope::Scope;
 use crate::cloud::tag::{self, Tags};
-use crate::cloud::{Cloud, Id, zone};
+use crate::cloud::{Cloud, Id, snapshot, zone};
 
 /// What to copy ("CopyImage"). The copy is made in the region of the scope.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +87,7 @@ fn copy(tx: &Transaction<'_>, scope: &Scope, request: &CopyRequest) -> Result<Id
         ..NewImage::new(&request.name, original.architecture, original.virtualization_type, original.root_device_type)
     };
     let id = copy.insert(tx, scope, None)?;
-    let mapping = copy_mapping(tx, scope, &from, &original, &id)?;
+    let mapping = copy_mapping(tx, scope, &original, &id)?;
     new::set_mapping(tx, &id, &mapping)?;
     Ok(id)
 }
@@ -96,18 +96,15 @@ fn copy(tx: &Transaction<'_>, scope: &Scope, request: &CopyRequest) -> Result<Id
 fn copy_mapping(
     tx: &Transaction<'_>,
     scope: &Scope,
-    from: &Scope,
     original: &Image,
     id: &Id,
 ) -> Result<Vec<BlockDevice>, CloudError> {
     let mut copies = BTreeMap::new();
-    for snapshot in original.snapshots() {
-        let part = parts::any(tx, &from.region, snapshot)?;
-        let description = format!(
-            "Copied for DestinationAmi {id} from SourceAmi {} for SourceSnapshot {snapshot}.",
-            original.image_id
-        );
-        copies.insert(snapshot.to_owned(), parts::copy(tx, scope, &part, &description)?);
+    for source in original.snapshots() {
+        let part = snapshot::any(tx, source)?;
+        let description =
+            format!("Copied for DestinationAmi {id} from SourceAmi {} for SourceSnapshot {source}.", original.image_id);
+        copies.insert(source.to_owned(), snapshot::copy(tx, scope, &part, &description)?);
     }
     let copied = |ebs: &Ebs| -> Ebs {
         let snapshot = ebs.snapshot_id.as_ref().and_then(|snapshot| copies.get(snapshot));

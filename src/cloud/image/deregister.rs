@@ -6,11 +6,11 @@
 use rusqlite::{Transaction, params};
 use serde::Serialize;
 
-use super::{Image, ImageState, access, parts};
+use super::{Image, ImageState, access};
 use crate::cloud::error::CloudError;
 use crate::cloud::scope::Scope;
 use crate::cloud::words::words;
-use crate::cloud::{Cloud, Id, layer, tag, time};
+use crate::cloud::{Cloud, Id, layer, snapshot, tag, time};
 
 words! {
     /// What became of a snapshot.
@@ -53,6 +53,7 @@ impl Cloud {
         let scope = self.scope.clone();
         let done = self.catalogue.write(|tx| deregister(tx, &scope, id, delete_snapshots))?;
         self.remove_dead_layers()?;
+        self.merge_layers()?;
         Ok(done)
     }
 }
@@ -84,18 +85,14 @@ fn deregister(
 fn delete_all(tx: &Transaction<'_>, scope: &Scope, image: &Image) -> Result<Vec<DeleteSnapshotResult>, CloudError> {
     let mut results = Vec::new();
     for id in image.snapshots() {
-        let part = match parts::any(tx, &scope.region, id) {
-            // Its owner has deleted it before: an image that failed does not keep its snapshots.
-            Err(CloudError::NotFound { .. }) => continue,
-            other => other?,
-        };
-        let return_code = if part.owner != scope.account.as_str() {
+        let snapshot = snapshot::any(tx, id)?;
+        let return_code = if snapshot.owner_id != scope.account.as_str() {
             DeleteReturnCode::MissingPermissions
-        } else if parts::users(tx, id)?.is_empty() {
-            parts::delete(tx, &part)?;
-            DeleteReturnCode::Success
         } else {
-            DeleteReturnCode::Skipped
+            match snapshot::delete(tx, &snapshot) {
+                Err(CloudError::SnapshotInUse { .. }) => DeleteReturnCode::Skipped,
+                other => other.map(|()| DeleteReturnCode::Success)?,
+            }
         };
         results.push(DeleteSnapshotResult { snapshot_id: id.to_owned(), return_code });
     }

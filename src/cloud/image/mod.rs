@@ -7,13 +7,14 @@ mod deregister;
 mod filters;
 mod kinds;
 mod new;
-mod parts;
 mod permission;
 mod product;
 mod query;
 mod register;
 mod resolve;
 mod row;
+#[cfg(test)]
+mod tests;
 
 use serde::{Serialize, Serializer};
 

@@ -5,18 +5,14 @@ use std::collections::HashSet;
 use rusqlite::{Connection, Transaction};
 
 use super::new::NewImage;
-use super::{Architecture, BootMode, Image, ImageType, Platform, RootDeviceType, VirtualizationType, access, parts};
+use super::{Architecture, BootMode, Image, ImageType, Platform, RootDeviceType, VirtualizationType, access};
 use crate::cloud::error::CloudError;
 use crate::cloud::mapping::{BlockDevice, Ebs, Target};
 use crate::cloud::scope::Scope;
 use crate::cloud::tag::Tags;
-use crate::cloud::{Cloud, Id};
+use crate::cloud::{Cloud, Id, snapshot, volume};
 use crate::launch::bdm::DeviceName;
 
-/// The largest volume: 64 TiB.
-const MAX_GIB: u64 = 64 << 10;
-/// The kind of volumes for which none is said.
-const DEFAULT_VOLUME_TYPE: &str = "gp2";
 /// Instance-store volumes have numbers below this.
 const EPHEMERALS: u8 = 24;
 
@@ -202,27 +198,30 @@ pub(in crate::cloud) fn check_mapping(
 
 fn check_volume(db: &Connection, scope: &Scope, device: &str, ebs: &Ebs) -> Result<Ebs, CloudError> {
     let fail = |why: String| Err(CloudError::Mapping(why));
-    let snapshot = ebs.snapshot_id.as_ref().map(|id| parts::usable(db, scope, id)).transpose()?;
+    let snapshot = ebs.snapshot_id.as_ref().map(|id| snapshot::visible(db, scope, id)).transpose()?;
+    if let Some(pending) = snapshot.as_ref().filter(|snapshot| snapshot.state != "completed") {
+        let why = format!("it is {}, and has to be completed for that", pending.state);
+        return Err(CloudError::State { what: pending.snapshot_id.to_string(), why });
+    }
     let size = match (ebs.volume_size, &snapshot) {
-        (Some(size), Some(snapshot)) if size < snapshot.size_gib => {
+        (Some(size), Some(snapshot)) if size < snapshot.volume_size => {
             return fail(format!(
                 "Volume of size {size}GB is smaller than snapshot '{}', expect size >= {}GB",
-                snapshot.id, snapshot.size_gib
+                snapshot.snapshot_id, snapshot.volume_size
             ));
         }
         (Some(size), _) => size,
-        (None, Some(snapshot)) => snapshot.size_gib,
+        (None, Some(snapshot)) => snapshot.volume_size,
         (None, None) => {
             return fail(format!("Invalid device name or mapping: {device} has neither a size nor a snapshot"));
         }
     };
-    if !(1..=MAX_GIB).contains(&size) {
-        return fail(format!("Invalid device name or mapping: {device}: a volume has 1 to {MAX_GIB} GiB, not {size}"));
-    }
+    let volume_type = ebs.volume_type.clone().unwrap_or_else(|| volume::DEFAULT_TYPE.into());
+    volume::check_size(&volume_type, size)?;
     Ok(Ebs {
-        snapshot_id: snapshot.map(|snapshot| snapshot.id.to_string()),
+        snapshot_id: snapshot.map(|snapshot| snapshot.snapshot_id.to_string()),
         volume_size: Some(size),
-        volume_type: Some(ebs.volume_type.clone().unwrap_or_else(|| DEFAULT_VOLUME_TYPE.into())),
+        volume_type: Some(volume_type),
         delete_on_termination: Some(ebs.delete_on_termination.unwrap_or(true)),
         iops: ebs.iops,
         throughput: ebs.throughput,

@@ -1,25 +1,16 @@
-//! `amiboot image`: what a disk image is.
+//! `amiboot image inspect`: what a disk image is.
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 
-use super::output::{BAD, DIM, GOOD, HEADING, clean};
-use super::{CliError, output};
+use crate::cli::output::{BAD, DIM, GOOD, HEADING, clean};
+use crate::cli::{CliError, output};
 use crate::disk::{self, Access, Format, HostCache, Source};
 use crate::host::report::bytes as size;
 use crate::image::partition::TableKind;
 use crate::image::{self, BootEntry, BootMode, Inspection, Partition};
-
-/// The verbs of `amiboot image`.
-#[derive(Subcommand)]
-pub enum ImageCommand {
-    Inspect(InspectArgs),
-    Import(Box<super::image_new::ImportArgs>),
-    Create(super::image_new::CreateArgs),
-    Export(super::image_new::ExportArgs),
-}
 
 /// Says what a disk is, without booting or mounting it
 #[derive(Args)]
@@ -36,15 +27,6 @@ pub struct InspectArgs {
     format: Option<Format>,
 }
 
-pub(super) fn run(command: &ImageCommand) -> Result<u8, CliError> {
-    match command {
-        ImageCommand::Inspect(args) => inspect(args),
-        ImageCommand::Import(args) => super::image_new::import(args),
-        ImageCommand::Create(args) => super::image_new::create(args),
-        ImageCommand::Export(args) => super::image_new::export(args),
-    }
-}
-
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Report<'a> {
@@ -54,7 +36,7 @@ struct Report<'a> {
     inspection: &'a Inspection,
 }
 
-fn inspect(args: &InspectArgs) -> Result<u8, CliError> {
+pub(super) fn inspect(args: &InspectArgs) -> Result<u8, CliError> {
     let source = Source {
         path: args.file.clone(),
         format: args.format,
