@@ -7,7 +7,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::output::{BAD, DIM, GOOD, HEADING, WARN, clean};
-use super::{CliError, FAILED, output};
+use super::scope::told;
+use super::{CliError, FAILED, listing, output};
+use crate::cloud::home::Home;
+use crate::cloud::{Cloud, Scope};
 use crate::host::checks::{self, Host};
 use crate::host::report::{Finding, Group, State};
 use crate::launch::plan::cache_dir;
@@ -21,10 +24,32 @@ pub struct DoctorArgs {
     /// As JSON
     #[arg(long)]
     json: bool,
+
+    /// Look through the catalogue and the files of all volumes and snapshots for damage, instead of at the host
+    #[arg(long)]
+    catalogue: bool,
+}
+
+/// Looks through the catalogue; gives the exit code.
+fn check_catalogue(json: bool) -> Result<u8, CliError> {
+    let mut cloud = Cloud::open(Home::of_person().map_err(told)?, Scope::default()).map_err(told)?;
+    let damage = cloud.check().map_err(told)?;
+    if json {
+        listing::print_json(&serde_json::json!({ "damage": damage }))?;
+    } else if damage.is_empty() {
+        output::print(&format!("{GOOD}ok{GOOD:#} the catalogue and its layers are whole\n"))?;
+    } else {
+        let line = |line: &String| format!("{BAD}damaged{BAD:#} {}\n", clean(line));
+        output::print(&damage.iter().map(line).collect::<String>())?;
+    }
+    Ok(if damage.is_empty() { 0 } else { FAILED })
 }
 
 /// Looks at the host; gives the exit code.
 pub(super) fn run(args: &DoctorArgs) -> Result<u8, CliError> {
+    if args.catalogue {
+        return check_catalogue(args.json);
+    }
     let findings = Host::this(cache_dir(), scratch_dir()).examine();
     let text = if args.json { json(&findings)? } else { describe(&findings) };
     output::print(&text)?;

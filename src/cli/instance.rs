@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::listing::{self, minute, tag};
 use super::output::note;
 use super::scope::{ScopeArgs, told};
+use super::table::Column;
 use super::{CliError, console, output};
 use crate::cloud::home::Home;
 use crate::cloud::instance_type::{self, InstanceType};
@@ -340,8 +341,17 @@ fn finish(cloud: &mut Cloud, args: &StopArgs) -> Result<u8, CliError> {
 }
 
 fn print(instances: &[Instance], json: bool) -> Result<u8, CliError> {
-    let header = ["instance", "name", "state", "type", "image", "mode", "launched", "why"];
-    listing::print(instances, json, "there are no instances", &header, |instance| {
+    let columns = [
+        Column::new("INSTANCE"),
+        Column::new("NAME").cut(),
+        Column::new("STATE"),
+        Column::new("TYPE"),
+        Column::new("IMAGE").dropped(),
+        Column::new("MODE"),
+        Column::new("LAUNCHED").dropped(),
+        Column::new("WHY").cut().dropped(),
+    ];
+    listing::print(instances, json, "there are no instances", &columns, |instance| {
         vec![
             instance.instance_id.to_string(),
             instance.name().unwrap_or_default().to_owned(),
@@ -406,8 +416,13 @@ fn show(args: &ShowArgs) -> Result<u8, CliError> {
 }
 
 fn types(json: bool) -> Result<u8, CliError> {
-    let header = ["type", "processors", "memory", "instance store"];
-    listing::print(instance_type::TYPES, json, "", &header, |kind: &InstanceType| {
+    let columns = [
+        Column::new("TYPE"),
+        Column::new("PROCESSORS").right(),
+        Column::new("MEMORY").right(),
+        Column::new("INSTANCE STORE").right(),
+    ];
+    listing::print(instance_type::TYPES, json, "", &columns, |kind: &InstanceType| {
         let store = if kind.disks == 0 { String::new() } else { format!("{} x {} GB", kind.disks, kind.disk_gb) };
         vec![kind.name.to_owned(), kind.vcpus.to_string(), format!("{} MiB", kind.memory_mib), store]
     })?;

@@ -1,9 +1,9 @@
 //! Listings of the catalogue: a table for a person, or JSON for a program.
 
-use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::output::{HEADING, clean, note};
+use super::output::{clean, note};
+use super::table::{self, Column};
 use super::{CliError, output};
 
 /// Prints things as JSON, or as a table of their rows; says so on standard error where there are none.
@@ -14,7 +14,7 @@ pub fn print<T: Serialize>(
     things: &[T],
     json: bool,
     none: &str,
-    header: &[&str],
+    columns: &[Column],
     row: impl Fn(&T) -> Vec<String>,
 ) -> Result<(), CliError> {
     if json {
@@ -24,19 +24,8 @@ pub fn print<T: Serialize>(
         note(none);
         return Ok(());
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
-    for thing in things {
-        table.add_row(row(thing).iter().map(|text| clean(text)));
-    }
-    // Styled only now: the table would count what a terminal does not show.
-    let line = |(at, line): (usize, String)| match (at, line.strip_prefix(' ').unwrap_or(&line).trim_end()) {
-        (0, line) => format!("{HEADING}{line}{HEADING:#}\n"),
-        (_, line) => format!("{line}\n"),
-    };
-    let text: String = table.lines().enumerate().map(line).collect();
-    Ok(output::print(&text)?)
+    let rows: Vec<Vec<String>> = things.iter().map(row).collect();
+    Ok(output::print(&table::render(columns, &rows))?)
 }
 
 /// Prints a thing as JSON.

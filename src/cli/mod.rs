@@ -6,7 +6,6 @@ mod bench_table;
 mod console;
 mod doctor;
 mod image;
-mod image_new;
 mod instance;
 mod listing;
 mod output;

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::scope::{ScopeArgs, told};
+use super::table::Column;
 use super::{CliError, listing};
 use crate::cloud::zone::Zone;
 use crate::cloud::{Cloud, Scope};
@@ -71,14 +72,18 @@ pub(super) fn run(command: &RegionCommand) -> Result<u8, CliError> {
     match command {
         RegionCommand::Ls(args) => {
             let regions = open(&args.scope)?.regions().map_err(told)?;
-            listing::print(&regions, args.json, "there are no regions", &["region", "zones"], |region| {
-                vec![region.region_name.clone(), region.zones.to_string()]
-            })?;
+            listing::print(
+                &regions,
+                args.json,
+                "there are no regions",
+                &["REGION", "ZONES"].map(Column::new),
+                |region| vec![region.region_name.clone(), region.zones.to_string()],
+            )?;
         }
         RegionCommand::Zones(args) => {
             let region = args.scope.scope()?.region;
             let zones = if args.all { open(&args.scope)?.zones(None) } else { args.scope.open()?.zones(Some(&region)) };
-            listing::print(&zones.map_err(told)?, args.json, "there are no zones", &HEADER, row)?;
+            listing::print(&zones.map_err(told)?, args.json, "there are no zones", &HEADER.map(Column::new), row)?;
         }
         RegionCommand::AddZone(args) => {
             let zone = Zone {
@@ -92,14 +97,14 @@ pub(super) fn run(command: &RegionCommand) -> Result<u8, CliError> {
             if args.json {
                 listing::print_json(&added)?;
             } else {
-                listing::print(std::slice::from_ref(&added), false, "", &HEADER, row)?;
+                listing::print(std::slice::from_ref(&added), false, "", &HEADER.map(Column::new), row)?;
             }
         }
     }
     Ok(0)
 }
 
-const HEADER: [&str; 5] = ["zone", "region", "id", "type", "parent"];
+const HEADER: [&str; 5] = ["ZONE", "REGION", "ID", "TYPE", "PARENT"];
 
 fn row(zone: &Zone) -> Vec<String> {
     vec![

@@ -53,6 +53,8 @@ impl ScopeArgs {
 }
 
 /// An error for a person: EC2's code, EC2's words, and the mend. Words of the call that are off end with the code for that.
+// It is given to `map_err` everywhere.
+#[allow(clippy::needless_pass_by_value)]
 pub fn told(error: CloudError) -> CliError {
     let mend = error.mend().map(|mend| format!("; {mend}")).unwrap_or_default();
     let code = error.code();

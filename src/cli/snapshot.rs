@@ -8,6 +8,7 @@ use super::CliError;
 use super::listing::{self, minute, tag};
 use super::progress::Shown;
 use super::scope::{ScopeArgs, told};
+use super::table::Column;
 use crate::cloud::Snapshot;
 use crate::disk::foreign::import::ImportFormat;
 
@@ -138,7 +139,14 @@ pub struct DeleteArgs {
     snapshots: Vec<String>,
 }
 
-const HEADER: [&str; 6] = ["snapshot", "size", "state", "volume", "started", "description"];
+const COLUMNS: [Column; 6] = [
+    Column::new("SNAPSHOT"),
+    Column::new("SIZE").right(),
+    Column::new("STATE"),
+    Column::new("VOLUME"),
+    Column::new("STARTED"),
+    Column::new("DESCRIPTION").cut().dropped(),
+];
 
 fn row(snapshot: &Snapshot) -> Vec<String> {
     vec![
@@ -155,7 +163,7 @@ fn show(snapshot: &Snapshot, json: bool) -> Result<(), CliError> {
     if json {
         return listing::print_json(snapshot);
     }
-    listing::print(std::slice::from_ref(snapshot), false, "", &HEADER, row)
+    listing::print(std::slice::from_ref(snapshot), false, "", &COLUMNS, row)
 }
 
 pub(super) fn run(command: &SnapshotCommand) -> Result<u8, CliError> {
@@ -163,7 +171,7 @@ pub(super) fn run(command: &SnapshotCommand) -> Result<u8, CliError> {
         SnapshotCommand::Create(args) => {
             let tags = args.tags.iter().cloned().collect();
             let made = args.scope.open()?.create_snapshots(&args.volumes, &args.description, &tags).map_err(told)?;
-            listing::print(&made, args.json, "", &HEADER, row)?;
+            listing::print(&made, args.json, "", &COLUMNS, row)?;
         }
         SnapshotCommand::Import(args) => {
             let mut cloud = args.scope.open()?;
@@ -176,7 +184,7 @@ pub(super) fn run(command: &SnapshotCommand) -> Result<u8, CliError> {
         }
         SnapshotCommand::Ls(args) => {
             let found = args.scope.open()?.snapshots(&[], !args.all).map_err(told)?;
-            listing::print(&found, args.json, "there are no snapshots", &HEADER, row)?;
+            listing::print(&found, args.json, "there are no snapshots", &COLUMNS, row)?;
         }
         SnapshotCommand::Show(args) => {
             let found = args.scope.open()?.snapshots(std::slice::from_ref(&args.snapshot), false).map_err(told)?;

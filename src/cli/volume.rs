@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use super::CliError;
 use super::listing::{self, minute, tag};
 use super::scope::{ScopeArgs, told};
+use super::table::Column;
 use crate::cloud::{Volume, VolumeRequest};
 
 /// The verbs of `amiboot volume`.
@@ -132,7 +133,16 @@ pub struct DeleteArgs {
     volumes: Vec<String>,
 }
 
-const HEADER: [&str; 8] = ["volume", "size", "state", "type", "instance", "device", "snapshot", "created"];
+const COLUMNS: [Column; 8] = [
+    Column::new("VOLUME"),
+    Column::new("SIZE").right(),
+    Column::new("STATE"),
+    Column::new("TYPE").dropped(),
+    Column::new("INSTANCE"),
+    Column::new("DEVICE"),
+    Column::new("SNAPSHOT").dropped(),
+    Column::new("CREATED").dropped(),
+];
 
 fn row(volume: &Volume) -> Vec<String> {
     let at = volume.attachments.first();
@@ -152,7 +162,7 @@ fn show(volume: &Volume, json: bool) -> Result<(), CliError> {
     if json {
         return listing::print_json(volume);
     }
-    listing::print(std::slice::from_ref(volume), false, "", &HEADER, row)
+    listing::print(std::slice::from_ref(volume), false, "", &COLUMNS, row)
 }
 
 pub(super) fn run(command: &VolumeCommand) -> Result<u8, CliError> {
@@ -170,7 +180,7 @@ pub(super) fn run(command: &VolumeCommand) -> Result<u8, CliError> {
         }
         VolumeCommand::Ls(args) => {
             let volumes = args.scope.open()?.volumes(&[]).map_err(told)?;
-            listing::print(&volumes, args.json, "there are no volumes", &HEADER, row)?;
+            listing::print(&volumes, args.json, "there are no volumes", &COLUMNS, row)?;
         }
         VolumeCommand::Show(args) => {
             let volumes = args.scope.open()?.volumes(std::slice::from_ref(&args.volume)).map_err(told)?;
@@ -197,11 +207,11 @@ pub(super) fn run(command: &VolumeCommand) -> Result<u8, CliError> {
 }
 
 fn print_attachment(at: &crate::cloud::Attachment, json: bool) -> Result<(), CliError> {
-    let header = ["volume", "instance", "device", "state"];
+    let columns = ["VOLUME", "INSTANCE", "DEVICE", "STATE"].map(Column::new);
     if json {
         return listing::print_json(at);
     }
-    listing::print(std::slice::from_ref(at), false, "", &header, |at| {
+    listing::print(std::slice::from_ref(at), false, "", &columns, |at| {
         vec![at.volume_id.to_string(), at.instance_id.to_string(), at.device.clone(), at.state.clone()]
     })
 }

@@ -103,6 +103,16 @@ pub fn dead(db: &Connection) -> Result<Vec<String>, CloudError> {
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
+/// Ids of layers whose files are whole.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub fn whole(db: &Connection) -> Result<Vec<String>, CloudError> {
+    let mut query = db.prepare("SELECT id FROM layers WHERE state IN ('open', 'sealed') ORDER BY id")?;
+    let ids = query.query_map([], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
 /// Forgets a dead layer, whose files are gone.
 ///
 /// # Errors

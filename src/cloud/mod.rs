@@ -77,6 +77,19 @@ impl Cloud {
         &self.home
     }
 
+    /// Looks through the catalogue and the files of all layers for damage; gives a line for each that is found.
+    ///
+    /// # Errors
+    /// What the catalogue says where it cannot even be read.
+    pub fn check(&mut self) -> Result<Vec<String>, CloudError> {
+        let mut found: Vec<String> = self.catalogue.check().err().iter().map(ToString::to_string).collect();
+        let layers = self.catalogue.read(|tx| layer::whole(tx))?;
+        for id in layers {
+            found.extend(self.store().check(&id).err().map(|error| error.to_string()));
+        }
+        Ok(found)
+    }
+
     /// Where layers are kept.
     fn store(&self) -> Store<'_> {
         Store::new(&self.home)

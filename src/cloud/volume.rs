@@ -12,9 +12,6 @@ use super::snapshot::{self, Snapshot};
 use super::tag::{self, Tags};
 use super::{Cloud, layer, lookup, time, zone};
 
-/// The largest volume: 64 TiB.
-pub const MAX_GIB: u64 = 64 << 10;
-
 /// Kinds of volumes, with the least and the most GiB that EC2 gives each.
 const TYPES: [(&str, u64, u64); 7] = [
     ("gp2", 1, 16 << 10),

@@ -5,6 +5,7 @@ mod copy;
 mod filter;
 mod inspect;
 mod list;
+mod make;
 mod product;
 mod register;
 mod share;
@@ -13,17 +14,17 @@ mod withdraw;
 
 use clap::Subcommand;
 
-use super::{CliError, image_new};
+use super::CliError;
 
 /// The verbs of `amiboot image`.
 #[derive(Subcommand)]
 pub enum ImageCommand {
     Inspect(inspect::InspectArgs),
-    Import(Box<image_new::ImportArgs>),
-    Create(image_new::CreateArgs),
+    Import(Box<make::ImportArgs>),
+    Create(make::CreateArgs),
     Register(Box<register::RegisterArgs>),
     Copy(copy::CopyArgs),
-    Export(image_new::ExportArgs),
+    Export(make::ExportArgs),
     Ls(Box<list::LsArgs>),
     Show(list::ShowArgs),
     Share(share::ShareArgs),
@@ -44,11 +45,11 @@ pub enum ImageCommand {
 pub(super) fn run(command: &ImageCommand) -> Result<u8, CliError> {
     match command {
         ImageCommand::Inspect(args) => inspect::inspect(args),
-        ImageCommand::Import(args) => image_new::import(args),
-        ImageCommand::Create(args) => image_new::create(args),
+        ImageCommand::Import(args) => make::import(args),
+        ImageCommand::Create(args) => make::create(args),
         ImageCommand::Register(args) => register::register(args),
         ImageCommand::Copy(args) => copy::copy(args),
-        ImageCommand::Export(args) => image_new::export(args),
+        ImageCommand::Export(args) => make::export(args),
         ImageCommand::Ls(args) => list::ls(args),
         ImageCommand::Show(args) => list::show(args),
         ImageCommand::Share(args) => share::share(args),

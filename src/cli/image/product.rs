@@ -5,6 +5,7 @@ use clap::Args;
 
 use crate::cli::output::note;
 use crate::cli::scope::{ScopeArgs, told};
+use crate::cli::table::Column;
 use crate::cli::{CliError, listing};
 use crate::cloud::image::{ProductCode, ProductCodeType};
 
@@ -76,7 +77,13 @@ pub(super) fn product_code(args: &ProductCodeArgs) -> Result<u8, CliError> {
     };
     let codes = image.map_err(told)?.product_codes;
     let row = |code: &ProductCode| vec![code.product_code_id.clone(), code.product_code_type.to_string()];
-    listing::print(&codes, args.json, "the image is part of no product", &["product code", "type"], row)?;
+    listing::print(
+        &codes,
+        args.json,
+        "the image is part of no product",
+        &["PRODUCT CODE", "TYPE"].map(Column::new),
+        row,
+    )?;
     Ok(0)
 }
 

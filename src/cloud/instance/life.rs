@@ -193,9 +193,9 @@ impl Cloud {
         let socket = Files::of(&self.home, id.as_str()).socket();
         let ended = Client::connect(&socket).and_then(|mut client| {
             if request.force {
-                client.force_stop()?
+                client.force_stop()?;
             } else {
-                client.stop(request.grace)?
+                client.stop(request.grace)?;
             }
             client.wait_for_end()
         });

@@ -372,7 +372,7 @@ fn openssl_opens_and_checks_what_is_written() {
         assert!(subject.contains("amiboot test"), "{subject}");
         // The AES key, the image.
         let sealed =
-            |what: &str| unhex(&between(&text, &format!("<{name}_encrypted_{what}"), "</").split_once('>').unwrap().1);
+            |what: &str| unhex(between(&text, &format!("<{name}_encrypted_{what}"), "</").split_once('>').unwrap().1);
         let open =
             |what: &str| String::from_utf8(run(&["pkeyutl", "-decrypt", "-inkey", "key.pem"], &sealed(what))).unwrap();
         let part = fs::read(dir.path().join("tiny image.part.00")).unwrap();

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::listing::{self, minute, tag};
-use super::progress::Shown;
-use super::scope::{ScopeArgs, told};
-use super::{CliError, Usage, output};
-use crate::cloud::image::{Architecture, BootMode, Image, ImageType, Platform, VirtualizationType};
+use crate::cli::listing::tag;
+use crate::cli::progress::Shown;
+use crate::cli::scope::{ScopeArgs, told};
+use crate::cli::{CliError, Usage, output};
+use crate::cloud::image::{Architecture, BootMode, ImageType, Platform, VirtualizationType};
 use crate::cloud::mapping::BlockDevice;
 use crate::cloud::{CreateImageRequest, ImportRequest, StopRequest};
 use crate::disk::foreign::Overwrite;
@@ -142,7 +142,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<u8, CliError> {
     let mut shown = Shown::begin("importing", args.json)?;
     let made = cloud.import_image(&request, &mut |done, total| shown.at(done, total));
     shown.end();
-    print(&made.map_err(told)?, args.json)
+    super::list::print_one(&made.map_err(told)?, args.json)
 }
 
 pub(super) fn create(args: &CreateArgs) -> Result<u8, CliError> {
@@ -162,7 +162,7 @@ pub(super) fn create(args: &CreateArgs) -> Result<u8, CliError> {
         tags: args.tags.iter().cloned().collect(),
     };
     let made = args.scope.open()?.create_image(&request).map_err(told)?;
-    print(&made, args.json)
+    super::list::print_one(&made, args.json)
 }
 
 pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
@@ -179,24 +179,5 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
     let written = written?;
     let (bytes, size) = (crate::host::report::bytes(written.file_len), crate::host::report::bytes(written.disk_size));
     output::print(&format!("{}: {} of a disk of {size}\n", args.file.display(), bytes))?;
-    Ok(0)
-}
-
-fn print(image: &Image, json: bool) -> Result<u8, CliError> {
-    if json {
-        return listing::print_json(image).map(|()| 0);
-    }
-    let header = ["image", "name", "state", "architecture", "mode", "root", "created"];
-    listing::print(std::slice::from_ref(image), false, "", &header, |image| {
-        vec![
-            image.image_id.to_string(),
-            image.name.clone(),
-            image.state.to_string(),
-            image.architecture.to_string(),
-            image.virtualization_type.to_string(),
-            image.root_device_name.clone().unwrap_or_default(),
-            minute(&image.creation_date),
-        ]
-    })?;
     Ok(0)
 }
