@@ -209,6 +209,15 @@ pub(super) fn lock_byte(file: &File, byte: i64) -> io::Result<()> {
     fcntl_lock(file, libc::F_OFD_SETLK, &mut lock)
 }
 
+/// Gives up the lock of this open file description on one byte of `file`.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn unlock_byte(file: &File, byte: i64) -> io::Result<()> {
+    let mut lock = byte_lock(libc::F_UNLCK, byte);
+    fcntl_lock(file, libc::F_OFD_SETLK, &mut lock)
+}
+
 /// Whether another open file description holds any lock on one byte of `file`.
 ///
 /// # Errors

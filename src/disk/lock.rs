@@ -66,6 +66,17 @@ pub(super) fn claim(file: &File, claim: Claim) -> io::Result<Option<(Conflict, V
     }
 }
 
+/// Gives up of an exclusive claim what is more than a steady one.
+///
+/// # Errors
+/// What the kernel said.
+pub(super) fn relax(file: &File) -> io::Result<()> {
+    for way in [WRITE, RESIZE] {
+        file_io::unlock_byte(file, USES + way)?;
+    }
+    Ok(())
+}
+
 fn try_claim(file: &File, claim: Claim) -> io::Result<Option<(Conflict, i64)>> {
     let writes: &[i64] = &[WRITE, RESIZE];
     file_io::lock_byte(file, USES + CONSISTENT_READ)?;
@@ -161,6 +172,16 @@ mod tests {
         assert_eq!(holders.iter().map(|holder| holder.pid).collect::<Vec<_>>(), [std::process::id()]);
         drop(writer);
         take(path, Claim::Exclusive).unwrap();
+    }
+
+    #[test]
+    fn a_writer_that_relaxes_is_a_reader() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let writer = take(file.path(), Claim::Exclusive).unwrap();
+        relax(&writer).unwrap();
+        let reader = take(file.path(), Claim::Steady).unwrap();
+        drop(reader);
+        assert_eq!(take(file.path(), Claim::Exclusive).unwrap_err().0, Conflict::Read);
     }
 
     #[test]

@@ -9,6 +9,9 @@
 mod error;
 mod file_io;
 mod format;
+mod gate;
+mod host_file;
+pub mod layered;
 mod lock;
 mod open;
 mod overlay;
@@ -29,11 +32,13 @@ mod uring;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
 pub use error::Error;
 pub use format::{Format, detect};
+pub use gate::Hold;
 pub use lock::{Conflict, Holder};
 pub use open::{Access, Opened, Source, blank, claim_for_writing, open};
 pub use overlay::Overlay;
@@ -105,14 +110,28 @@ pub trait Disk: Send + Sync {
     }
 
     /// Where bytes can be transferred without asking this disk again, if they lie together in one file. What is written
-    /// to the disk meanwhile may be read or not, as with [`Disk::read_at`].
-    fn place(&self, _transfer: Transfer, _offset: u64, _len: u64) -> Option<Place<'_>> {
+    /// to the disk meanwhile may be read or not, as with [`Disk::read_at`]. Never waits.
+    fn place(&self, _transfer: Transfer, _offset: u64, _len: u64) -> Option<Place> {
         None
     }
 
-    /// The file whose data being durable is all that [`Disk::flush`] is about, if there is one.
-    fn durable_file(&self) -> Option<&File> {
+    /// The file whose data being durable is all that a [`Disk::flush`] would be about just now, if there is one.
+    fn durable_file(&self) -> Option<Arc<File>> {
         None
+    }
+
+    /// Whether changes have to wait just now until those that were begun in a [`Place`] with a [`Hold`] have ended. Who
+    /// has begun some and asks for more should first see to their end.
+    fn keeps_waiting(&self) -> bool {
+        false
+    }
+
+    /// [`Disk::write_at`] for one who holds an earlier change of this disk: it does not wait for that to end.
+    ///
+    /// # Errors
+    /// As [`Disk::write_at`].
+    fn write_holding(&self, _hold: &Hold, offset: u64, bufs: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.write_at(offset, bufs)
     }
 
     /// Fills a plain buffer from the bytes at `offset`.
@@ -134,14 +153,16 @@ pub enum Transfer {
 }
 
 /// Bytes of a disk in a file.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
+#[derive(Clone, Debug)]
+pub struct Place {
     /// The file.
-    pub file: &'a File,
+    pub file: Arc<File>,
     /// The same file past the page cache, where that is wanted.
-    pub direct: Option<&'a File>,
+    pub direct: Option<Arc<File>>,
     /// Where in it they begin.
     pub offset: u64,
+    /// To be kept until the transfer has ended.
+    pub hold: Option<Hold>,
 }
 
 /// What disks do with the host's page cache.

@@ -251,7 +251,7 @@ impl Disk for Overlay {
 
     /// Of the layer or of the base, whichever all of it is in. A unit that enters the layer meanwhile is one that is written
     /// to while it is read. What is written to a unit that is not in the layer has to enter it too.
-    fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place<'_>> {
+    fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place> {
         check_range(self.size, offset, len).ok()?;
         let mut units =
             self.pieces(offset, len).flat_map(|piece| piece.units().map(move |unit| piece.region.has(unit)));

@@ -58,6 +58,8 @@ pub struct DiskQueue<T> {
     uring: Option<Uring<T>>,
     /// Bytes that were begun and not handed to the kernel.
     held: u64,
+    /// What has ended while something else was waited for.
+    early: Vec<Ended<T>>,
 }
 
 impl<T> DiskQueue<T> {
@@ -69,7 +71,7 @@ impl<T> DiskQueue<T> {
             Engine::IoUring => Uring::new(disk.clone(), memory.clone()).ok(),
             Engine::Synchronous => None,
         };
-        Self { disk, uring, held: 0 }
+        Self { disk, uring, held: 0, early: Vec::new() }
     }
 
     /// Reads as [`Disk::read_at`] does. What was begun and not done yet gives nothing now, but later from
@@ -85,8 +87,25 @@ impl<T> DiskQueue<T> {
     #[must_use]
     pub fn write(&mut self, ticket: T, offset: u64, bufs: &[VolatileSlice<'_>]) -> Option<Ended<T>> {
         let ticket = self.begin(ticket, Transfer::Write, offset, bufs)?;
-        let result = self.disk.write_at(offset, bufs);
+        let hold = self.uring.as_ref().and_then(Uring::hold).filter(|_| !self.disk.keeps_waiting());
+        let result = match hold {
+            Some(hold) => self.disk.write_holding(&hold, offset, bufs),
+            None => self.at_once().and_then(|disk| disk.write_at(offset, bufs)),
+        };
         Some((ticket, result))
+    }
+
+    /// The disk, to be changed at once: with the changes that were begun before and that could keep it waiting seen to
+    /// their end, which is told by the next [`DiskQueue::reap`]. Who has begun changes here must not ask the disk for more
+    /// in another way.
+    ///
+    /// # Errors
+    /// As [`DiskQueue::reap`].
+    pub fn at_once(&mut self) -> io::Result<&dyn Disk> {
+        if let Some(uring) = &mut self.uring {
+            uring.settle_holds(&mut self.early)?;
+        }
+        Ok(&*self.disk)
     }
 
     /// Gives the ticket back where it is to be done at once.
@@ -119,10 +138,10 @@ impl<T> DiskQueue<T> {
         Some((ticket, result))
     }
 
-    /// How many operations are under way.
+    /// How many operations are under way, or have ended and were not told yet.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.uring.as_ref().map_or(0, Uring::in_flight)
+        self.uring.as_ref().map_or(0, Uring::in_flight) + self.early.len()
     }
 
     /// Whether another operation should wait until one has ended. (One that is begun all the same is done at once.)
@@ -131,7 +150,7 @@ impl<T> DiskQueue<T> {
         self.uring.as_ref().is_some_and(|uring| !uring.has_room())
     }
 
-    /// Readable when something has ended; nothing where nothing is under way.
+    /// Readable when something has ended since the last [`DiskQueue::reap`]; nothing where nothing is under way.
     #[must_use]
     pub fn event(&self) -> Option<BorrowedFd<'_>> {
         self.uring.as_ref().filter(|uring| uring.in_flight() > 0).map(Uring::event)
@@ -143,6 +162,7 @@ impl<T> DiskQueue<T> {
     /// Where the host's kernel does not take or give anything any more: what is under way is lost.
     pub fn reap(&mut self, ended: &mut Vec<Ended<T>>) -> io::Result<()> {
         self.held = 0;
+        ended.append(&mut self.early);
         let Some(uring) = self.uring.as_mut().filter(|uring| uring.in_flight() > 0) else { return Ok(()) };
         uring.submit()?;
         uring.reap(ended)
@@ -154,6 +174,7 @@ impl<T> DiskQueue<T> {
     /// As [`DiskQueue::reap`].
     pub fn settle(&mut self, ended: &mut Vec<Ended<T>>) -> io::Result<()> {
         self.held = 0;
+        ended.append(&mut self.early);
         let Some(uring) = &mut self.uring else { return Ok(()) };
         while uring.in_flight() > 0 {
             uring.wait()?;

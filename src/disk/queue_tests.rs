@@ -169,7 +169,7 @@ fn memory_that_nobody_keeps_is_read_into_at_once() {
 }
 
 /// A disk in a file that answers everything with an error of its own.
-struct Failing(File, &'static str);
+struct Failing(Arc<File>, &'static str);
 
 impl Disk for Failing {
     fn size(&self) -> u64 {
@@ -193,11 +193,12 @@ impl Disk for Failing {
     fn write_zeroes(&self, _: u64, _: u64, _: bool) -> io::Result<()> {
         Ok(())
     }
-    fn place(&self, transfer: Transfer, offset: u64, _: u64) -> Option<Place<'_>> {
-        Some(Place { file: &self.0, direct: (transfer == Transfer::Write).then_some(&self.0), offset })
+    fn place(&self, transfer: Transfer, offset: u64, _: u64) -> Option<Place> {
+        let direct = (transfer == Transfer::Write).then(|| self.0.clone());
+        Some(Place { file: self.0.clone(), direct, offset, hold: None })
     }
-    fn durable_file(&self) -> Option<&File> {
-        Some(&self.0)
+    fn durable_file(&self) -> Option<Arc<File>> {
+        Some(self.0.clone())
     }
 }
 
@@ -210,7 +211,7 @@ fn errors_of_the_host_are_those_of_the_request() {
     let buf = [slice(&memory, 0, 512)];
     let queue = |path: &'static str, write| {
         let file = OpenOptions::new().read(true).write(write).open(path).unwrap();
-        DiskQueue::new(Arc::new(Failing(file, path)), &memory, Engine::IoUring)
+        DiskQueue::new(Arc::new(Failing(Arc::new(file), path)), &memory, Engine::IoUring)
     };
     let fails = |queue: &mut DiskQueue<u64>, code| {
         let [(1, Err(error))] = &next(queue)[..] else { panic!("it did not fail with {code}") };

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
+use super::host_file::HostFile;
 use super::{Disk, HostCache, Place, SECTOR_SIZE, Transfer, check_range, check_writable, file_io};
 
 /// A raw disk over a regular file or a block device.
@@ -14,9 +16,7 @@ use super::{Disk, HostCache, Place, SECTOR_SIZE, Transfer, check_range, check_wr
 /// memory, writable by making the file that much longer when it is opened.
 #[derive(Debug)]
 pub struct Raw {
-    file: File,
-    /// The same file, past the page cache.
-    direct: Option<File>,
+    file: HostFile,
     /// Bytes that the file has; at most `size`, and less only where it is read-only.
     len: u64,
     size: u64,
@@ -36,7 +36,7 @@ impl Raw {
             file.set_len(size)?;
             len = size;
         }
-        Ok(Self { file, direct: None, len, size, read_only })
+        Ok(Self { file: HostFile::new(file), len, size, read_only })
     }
 
     /// The same with another use of the page cache.
@@ -44,25 +44,7 @@ impl Raw {
     /// # Errors
     /// `InvalidInput` where the file system cannot go past the page cache; else what the host said.
     pub fn with_cache(self, cache: HostCache) -> io::Result<Self> {
-        let direct = match cache {
-            HostCache::Used => None,
-            HostCache::Bypassed => Some(file_io::reopen_direct(&self.file, !self.read_only)?),
-        };
-        Ok(Self { direct, ..self })
-    }
-
-    /// Transfers past the page cache, if that is wanted and can be done; tells whether it was.
-    fn past_cache(&self, offset: u64, bufs: &[VolatileSlice<'_>], transfer: Transfer) -> io::Result<bool> {
-        let Some(direct) = self.direct.as_ref().filter(|_| file_io::is_aligned(offset, bufs)) else { return Ok(false) };
-        let done = match transfer {
-            Transfer::Read => file_io::read_exact(direct, offset, bufs),
-            Transfer::Write => file_io::write_all(direct, offset, bufs),
-        };
-        match done {
-            // What is asked of a disk with larger sectors than a request has.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
-            done => done.map(|()| true),
-        }
+        Ok(Self { file: self.file.with_cache(cache, !self.read_only)?, ..self })
     }
 }
 
@@ -79,42 +61,36 @@ impl Disk for Raw {
         let len = file_io::total_len(bufs)?;
         check_range(self.size, offset, len)?;
         if offset + len <= self.len {
-            if self.past_cache(offset, bufs, Transfer::Read)? {
-                return Ok(());
-            }
-            return file_io::read_exact(&self.file, offset, bufs);
+            return self.file.read(offset, bufs);
         }
         let from_file = self.len.saturating_sub(offset);
-        file_io::read_exact(&self.file, offset, &file_io::window(bufs, 0, from_file))?;
+        file_io::read_exact(self.file.file(), offset, &file_io::window(bufs, 0, from_file))?;
         file_io::fill_zero(&file_io::window(bufs, from_file, len - from_file))
     }
 
     fn write_at(&self, offset: u64, bufs: &[VolatileSlice<'_>]) -> io::Result<()> {
         check_writable(self.read_only)?;
         check_range(self.size, offset, file_io::total_len(bufs)?)?;
-        if self.past_cache(offset, bufs, Transfer::Write)? {
-            return Ok(());
-        }
-        file_io::write_all(&self.file, offset, bufs)
+        self.file.write(offset, bufs)
     }
 
     fn flush(&self) -> io::Result<()> {
         // fdatasync covers the metadata that the data are found by: length and extents (fdatasync(2)).
-        if self.read_only { Ok(()) } else { self.file.sync_data() }
+        if self.read_only { Ok(()) } else { self.file.file().sync_data() }
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        file_io::next_data(&self.file, offset, self.len)
+        file_io::next_data(self.file.file(), offset, self.len)
     }
 
-    fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place<'_>> {
+    fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place> {
         let possible = transfer == Transfer::Read || !self.read_only;
         let end = offset.checked_add(len).filter(|&end| possible && end <= self.len);
-        end.map(|_| Place { file: &self.file, direct: self.direct.as_ref(), offset })
+        end.map(|_| self.file.place(offset))
     }
 
-    fn durable_file(&self) -> Option<&File> {
-        (!self.read_only).then_some(&self.file)
+    fn durable_file(&self) -> Option<Arc<File>> {
+        (!self.read_only).then(|| self.file.file().clone())
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
@@ -124,7 +100,7 @@ impl Disk for Raw {
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         check_writable(self.read_only)?;
         check_range(self.size, offset, len)?;
-        file_io::zero_range(&self.file, offset, len, unmap)
+        file_io::zero_range(self.file.file(), offset, len, unmap)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use vm_memory::VolatileSlice;
 
@@ -17,7 +17,7 @@ pub const GATED: u64 = 1 << 20;
 /// through. The rest, as much again, is a file whose bytes tell where they are.
 pub struct Gated {
     file: Raw,
-    outlet: File,
+    outlet: Arc<File>,
     inlet: Mutex<Option<File>>,
 }
 
@@ -33,7 +33,7 @@ impl Gated {
         let (outlet, inlet) = rustix::pipe::pipe().unwrap();
         let as_file = |end: OwnedFd| File::from(end);
         let inlet = Mutex::new(Some(as_file(inlet)));
-        Some(Self { file: Raw::new(file, false).unwrap(), outlet: as_file(outlet), inlet })
+        Some(Self { file: Raw::new(file, false).unwrap(), outlet: Arc::new(as_file(outlet)), inlet })
     }
 
     /// Lets bytes through.
@@ -79,13 +79,13 @@ impl Disk for Gated {
     fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
         self.file.write_zeroes(offset, len, unmap)
     }
-    fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place<'_>> {
+    fn place(&self, transfer: Transfer, offset: u64, len: u64) -> Option<Place> {
         if transfer == Transfer::Read && offset < GATED {
-            return Some(Place { file: &self.outlet, direct: None, offset });
+            return Some(Place { file: self.outlet.clone(), direct: None, offset, hold: None });
         }
         self.file.place(transfer, offset, len)
     }
-    fn durable_file(&self) -> Option<&File> {
+    fn durable_file(&self) -> Option<Arc<File>> {
         self.file.durable_file()
     }
 }

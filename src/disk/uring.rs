@@ -1,20 +1,20 @@
 //! What is asked of a disk and under way while the thread that asked does something else, by io_uring(7).
 //!
 //! The kernel writes to guest memory whenever it gets round to it, whatever this program does meanwhile. So a [`Uring`]
-//! owns what that needs until the kernel is done with it: a handle to the memory, the disk whose files they are, the
-//! lists of buffers. A buffer that is not in that memory is not taken, and dropping a [`Uring`] waits for all that is
+//! owns what that needs until the kernel is done with it: a handle to the memory, handles to the files, the lists of
+//! buffers. A buffer that is not in that memory is not taken, and dropping a [`Uring`] waits for all that is
 //! under way.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, squeue, types};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
 use super::file_io::{MAX_SEGMENTS, is_aligned, total_len};
-use super::{Disk, Place, Transfer};
+use super::{Disk, Hold, Place, Transfer};
 
 /// What was given to an operation when it was begun, and how it ended.
 pub type Ended<T> = (T, io::Result<()>);
@@ -34,9 +34,11 @@ enum Kind {
 struct Slot<T> {
     ticket: T,
     kind: Kind,
-    file: RawFd,
+    file: Arc<File>,
     /// The same file through the page cache, if `file` is past it.
-    cached: Option<RawFd>,
+    cached: Option<Arc<File>>,
+    /// What the disk keeps for it.
+    hold: Option<Hold>,
     /// Where in the file the rest begins.
     offset: u64,
     /// Buffers of the rest. The kernel reads the list when the operation is submitted.
@@ -52,7 +54,7 @@ unsafe impl<T: Send> Send for Slot<T> {}
 impl<T> Slot<T> {
     /// What the kernel is to do next. `patiently`: in a thread of the kernel's own, which may sleep.
     fn entry(&self, key: u64, patiently: bool) -> squeue::Entry {
-        let (file, at) = (types::Fd(self.file), self.offset);
+        let (file, at) = (types::Fd(self.file.as_raw_fd()), self.offset);
         // A longer one than the kernel takes at once is done in part, and goes on from there.
         let len = |one: &libc::iovec| u32::try_from(one.iov_len).unwrap_or(1 << 30);
         let count = u32::try_from(self.buffers.len()).unwrap_or(0);
@@ -98,15 +100,15 @@ enum Answer {
     /// It could not be done without waiting, or was interrupted.
     Again,
     /// Not past the page cache: the disk has larger sectors, or the rest of something is no whole sector.
-    Cached(RawFd),
+    Cached(Arc<File>),
 }
 
 fn interpret<T>(slot: &Slot<T>, result: i32) -> Answer {
     let Ok(count) = u64::try_from(result) else {
         let error = io::Error::from_raw_os_error(result.saturating_neg());
-        return match (error.raw_os_error(), slot.cached) {
+        return match (error.raw_os_error(), &slot.cached) {
             (Some(libc::EINTR | libc::EAGAIN), _) => Answer::Again,
-            (Some(libc::EINVAL), Some(cached)) => Answer::Cached(cached),
+            (Some(libc::EINVAL), Some(cached)) => Answer::Cached(cached.clone()),
             _ => Answer::Ended(Err(error)),
         };
     };
@@ -124,8 +126,9 @@ pub(super) struct Uring<T> {
     slots: Vec<Option<Slot<T>>>,
     /// Places in `slots` that hold nothing.
     free: Vec<u16>,
+    /// Those under way that have a [`Hold`].
+    holding: usize,
     memory: GuestMemoryMmap<()>,
-    /// Keeps open the files whose descriptors are in `slots`.
     disk: Arc<dyn Disk>,
 }
 
@@ -137,12 +140,29 @@ impl<T> Uring<T> {
     pub(super) fn new(disk: Arc<dyn Disk>, memory: GuestMemoryMmap<()>) -> io::Result<Self> {
         let ring = IoUring::new(DEPTH.into())?;
         let slots = (0..DEPTH).map(|_| None).collect();
-        Ok(Self { ring, slots, free: (0..DEPTH).rev().collect(), memory, disk })
+        Ok(Self { ring, slots, free: (0..DEPTH).rev().collect(), holding: 0, memory, disk })
     }
 
     /// How many are under way, or about to be.
     pub(super) fn in_flight(&self) -> usize {
         self.slots.len().saturating_sub(self.free.len())
+    }
+
+    /// A hold of a change under way, if there is one that has any.
+    pub(super) fn hold(&self) -> Option<Hold> {
+        if self.holding == 0 { None } else { self.slots.iter().flatten().find_map(|slot| slot.hold.clone()) }
+    }
+
+    /// Waits for all changes under way that have a hold, and adds what has ended meanwhile to `ended`.
+    ///
+    /// # Errors
+    /// As [`Uring::submit`].
+    pub(super) fn settle_holds(&mut self, ended: &mut Vec<Ended<T>>) -> io::Result<()> {
+        while self.holding > 0 {
+            self.wait()?;
+            self.reap(ended)?;
+        }
+        Ok(())
     }
 
     /// Whether another one can be begun.
@@ -171,13 +191,12 @@ impl<T> Uring<T> {
         if bufs.len() > MAX_SEGMENTS || !bufs.iter().all(|buf| self.is_in_memory(buf)) {
             return Err(ticket);
         }
-        // A handle of its own, so that the file may be borrowed while the slots change.
-        let disk = self.disk.clone();
-        let Some(Place { file, direct, offset }) = disk.place(transfer, offset, left) else { return Err(ticket) };
+        let Some(place) = self.disk.place(transfer, offset, left) else { return Err(ticket) };
+        let Place { file, direct, offset, hold } = place;
         let (file, cached) = match direct.filter(|_| is_aligned(offset, bufs)) {
-            Some(direct) => (direct.as_raw_fd(), Some(file.as_raw_fd())),
+            Some(direct) => (direct, Some(file)),
             None if transfer == Transfer::Write => return Err(ticket),
-            None => (file.as_raw_fd(), None),
+            None => (file, None),
         };
         let buffers = bufs.iter().map(|buf| libc::iovec {
             // The handle in `self` keeps it mapped; in volatile memory guards only do the same.
@@ -185,16 +204,16 @@ impl<T> Uring<T> {
             iov_len: buf.len(),
         });
         let buffers = buffers.collect();
-        self.begin(Slot { ticket, kind: Kind::Transfer(transfer), file, cached, offset, buffers, left })
+        self.begin(Slot { ticket, kind: Kind::Transfer(transfer), file, cached, hold, offset, buffers, left })
     }
 
     /// Begins to make `file`, which is one of the disk's, durable; else as [`Uring::transfer`].
     ///
     /// # Errors
     /// The ticket, where it cannot.
-    pub(super) fn flush(&mut self, ticket: T, file: &File) -> Result<(), T> {
-        let file = file.as_raw_fd();
-        self.begin(Slot { ticket, kind: Kind::Flush, file, cached: None, offset: 0, buffers: Vec::new(), left: 0 })
+    pub(super) fn flush(&mut self, ticket: T, file: Arc<File>) -> Result<(), T> {
+        let (kind, buffers) = (Kind::Flush, Vec::new());
+        self.begin(Slot { ticket, kind, file, cached: None, hold: None, offset: 0, buffers, left: 0 })
     }
 
     fn is_in_memory(&self, buf: &VolatileSlice<'_>) -> bool {
@@ -210,6 +229,7 @@ impl<T> Uring<T> {
         let begun = self.push(&slot, key, false);
         match self.slots.get_mut(usize::from(key)) {
             Some(place) if begun => {
+                self.holding += usize::from(slot.hold.is_some());
                 *place = Some(slot);
                 Ok(())
             }
@@ -222,9 +242,9 @@ impl<T> Uring<T> {
 
     fn push(&mut self, slot: &Slot<T>, key: u16, patiently: bool) -> bool {
         let entry = slot.entry(key.into(), patiently);
-        // SAFETY: buffers lie in the memory that `self` has a handle to (`is_in_memory`), the file is one of the disk
-        // that it has a handle to, and the list of buffers is in a slot, whose vector is neither changed nor dropped
-        // before the kernel has answered. `drop` waits for the answer to everything.
+        // SAFETY: buffers lie in the memory that `self` has a handle to (`is_in_memory`), the slot has one to the file, and
+        // the list of buffers is in the slot too, whose vector is neither changed nor dropped before the kernel has
+        // answered. `drop` waits for the answer to everything.
         unsafe { self.ring.submission().push(&entry) }.is_ok()
     }
 
@@ -285,6 +305,7 @@ impl<T> Uring<T> {
             None => Err(io::ErrorKind::OutOfMemory.into()),
         };
         self.free.push(key);
+        self.holding -= usize::from(slot.hold.is_some());
         Some((slot.ticket, outcome))
     }
 
@@ -314,7 +335,7 @@ impl<T> Drop for Uring<T> {
         while self.in_flight() > 0 {
             if self.wait().and_then(|()| self.reap(&mut ended)).is_err() {
                 // The kernel may still write: the memory stays for ever rather than to become someone else's.
-                std::mem::forget((self.memory.clone(), self.disk.clone(), std::mem::take(&mut self.slots)));
+                std::mem::forget((self.memory.clone(), std::mem::take(&mut self.slots)));
                 return;
             }
         }

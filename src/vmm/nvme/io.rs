@@ -100,9 +100,9 @@ pub fn execute(
         opcode::READ => return begin_read(shared, disk, begun),
         opcode::COMPARE => return compare(shared, command).map(|()| Some(0)),
         opcode::WRITE if !durable => return begin_write(shared, disk, begun),
-        opcode::WRITE => write(shared, command)?,
-        opcode::WRITE_ZEROES => write_zeroes(shared, command)?,
-        _ => dataset_management(shared, command)?,
+        opcode::WRITE => write(shared, disk, command)?,
+        opcode::WRITE_ZEROES => write_zeroes(shared, disk, command)?,
+        _ => dataset_management(shared, disk, command)?,
     }
     if durable {
         flush(shared)?;
@@ -160,11 +160,11 @@ pub fn flush(shared: &Shared) -> Result<(), Status> {
     host(shared, "flush", 0, Status::WRITE_FAULT, shared.disk.flush())
 }
 
-fn write(shared: &Shared, command: &Command) -> Result<(), Status> {
+fn write(shared: &Shared, disk: &mut DiskQueue<InFlight>, command: &Command) -> Result<(), Status> {
     let extent = Extent::of_transfer(shared, command)?;
     check_writable(shared)?;
     let bufs = prp::slices(&shared.memory, command, extent.len, Permissions::Read)?;
-    let result = shared.disk.write_at(extent.offset, &bufs);
+    let result = disk.at_once().and_then(|disk| disk.write_at(extent.offset, &bufs));
     host(shared, "write", extent.offset, Status::WRITE_FAULT, result)?;
     transferred(&shared.counters.writes, &shared.counters.written_bytes, extent);
     Ok(())
@@ -184,18 +184,18 @@ fn compare(shared: &Shared, command: &Command) -> Result<(), Status> {
     Ok(())
 }
 
-fn write_zeroes(shared: &Shared, command: &Command) -> Result<(), Status> {
+fn write_zeroes(shared: &Shared, disk: &mut DiskQueue<InFlight>, command: &Command) -> Result<(), Status> {
     let extent = Extent::of(shared, command)?;
     check_writable(shared)?;
     let unmap = command.cdw(12) & DEALLOCATE_ZEROES != 0;
-    let result = shared.disk.write_zeroes(extent.offset, extent.len, unmap);
+    let result = disk.at_once().and_then(|disk| disk.write_zeroes(extent.offset, extent.len, unmap));
     host(shared, "write zeroes", extent.offset, Status::WRITE_FAULT, result)?;
     NvmeCounters::count(&shared.counters.write_zeroes);
     Ok(())
 }
 
 /// All ranges are looked at before the first is deallocated. The other attributes are hints, and are not taken.
-fn dataset_management(shared: &Shared, command: &Command) -> Result<(), Status> {
+fn dataset_management(shared: &Shared, disk: &mut DiskQueue<InFlight>, command: &Command) -> Result<(), Status> {
     let count = usize::from(command.cdw(10).to_le_bytes()[0]) + 1;
     let mut raw = vec![0; count * RANGE_LEN];
     prp::take(&shared.memory, command, &mut raw)?;
@@ -204,7 +204,7 @@ fn dataset_management(shared: &Shared, command: &Command) -> Result<(), Status> 
     if command.cdw(11) & DEALLOCATE != 0 {
         check_writable(shared)?;
         for extent in extents.iter().filter(|extent| extent.len > 0) {
-            let result = shared.disk.discard(extent.offset, extent.len);
+            let result = disk.at_once().and_then(|disk| disk.discard(extent.offset, extent.len));
             host(shared, "discard", extent.offset, Status::WRITE_FAULT, result)?;
         }
     }

@@ -13,7 +13,7 @@ use super::super::chain::{Buffers, Segment, slices, total};
 use super::super::worker::{QueueHandler, Used};
 use super::Shared;
 use super::request::{Answerable, Limits, Operation, Range, Request, Status, parse};
-use crate::disk::{DiskQueue, Ended, Engine};
+use crate::disk::{Disk, DiskQueue, Ended, Engine};
 use crate::vmm::memory::GuestMemory;
 
 /// Serves one queue of a block device.
@@ -129,18 +129,17 @@ impl Handler {
     }
 
     /// What is never begun.
-    fn execute_now(&self, memory: &GuestMemory, request: &Request) -> Done {
-        let counters = &self.shared.counters;
+    fn execute_now(&mut self, memory: &GuestMemory, request: &Request) -> Done {
+        let shared = self.shared.clone();
+        let counters = &shared.counters;
         let data = &request.data;
         match &request.operation {
             // Both are always begun.
             Operation::Read(_) | Operation::Flush => Err(Status::Unsupported),
             Operation::Write(offset) => {
                 let bufs = self.memory_of(memory, data, Permissions::Read)?;
-                let done = self.conclude(
-                    Asked::Write { offset: *offset, len: total(data) },
-                    self.shared.disk.write_at(*offset, &bufs),
-                )?;
+                let result = self.disk.at_once().and_then(|disk| disk.write_at(*offset, &bufs));
+                let done = self.conclude(Asked::Write { offset: *offset, len: total(data) }, result)?;
                 self.settle(*offset)?;
                 Ok(done)
             }
@@ -150,14 +149,13 @@ impl Handler {
                 Ok(written)
             }
             Operation::Discard(ranges) => {
-                let disk = &self.shared.disk;
-                self.each("discard", ranges, |range| disk.discard(range.offset, range.len))?;
+                self.each("discard", ranges, |disk, range| disk.discard(range.offset, range.len))?;
                 count(&counters.discards);
                 Ok(0)
             }
             Operation::WriteZeroes(ranges) => {
-                let disk = &self.shared.disk;
-                self.each("write zeroes", ranges, |range| disk.write_zeroes(range.offset, range.len, range.unmap))?;
+                let zero = |disk: &dyn Disk, range: &Range| disk.write_zeroes(range.offset, range.len, range.unmap);
+                self.each("write zeroes", ranges, zero)?;
                 count(&counters.write_zeroes);
                 Ok(0)
             }
@@ -169,9 +167,13 @@ impl Handler {
         if self.write_through { self.host("flush after write", offset, self.shared.disk.flush()) } else { Ok(()) }
     }
 
-    fn each(&self, what: &str, ranges: &[Range], act: impl Fn(&Range) -> io::Result<()>) -> Result<(), Status> {
+    fn each<F>(&mut self, what: &str, ranges: &[Range], act: F) -> Result<(), Status>
+    where
+        F: Fn(&dyn Disk, &Range) -> io::Result<()>,
+    {
         for range in ranges.iter().filter(|range| range.len > 0) {
-            self.host(what, range.offset, act(range))?;
+            let result = self.disk.at_once().and_then(|disk| act(disk, range));
+            self.host(what, range.offset, result)?;
         }
         self.settle(ranges.first().map_or(0, |range| range.offset))
     }
