@@ -1,10 +1,8 @@
 //! A chain of layers at one moment.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
@@ -12,7 +10,7 @@ use vm_memory::VolatileSlice;
 use super::layer::Layer;
 use super::owners::{self, NOBODY, Owner, Owners};
 use super::top::Top;
-use super::{LayerAccess, LayerError, LayerFiles, UNIT, bitmap, files};
+use super::{LayerAccess, LayerError, LayerFiles, UNIT, bitmap};
 use crate::disk::{HostCache, file_io};
 
 /// The most layers of a chain.
@@ -31,35 +29,13 @@ impl Sealed {
     /// # Errors
     /// What is wrong with one of them.
     pub(super) fn open(chain: Vec<LayerFiles>, cache: HostCache) -> Result<Self, LayerError> {
-        let mut sealed = Self::default();
-        let mut maps: Vec<(File, PathBuf)> = Vec::new();
-        // Who has something in a region, bottom first.
-        let mut regions: BTreeMap<u32, Vec<Owner>> = BTreeMap::new();
-        for (owner, files) in (0..).zip(chain) {
-            let header = files.header()?;
-            for region in bitmap::scan(&files.map, &header, &files.map_path(), |_, _| {})?.regions {
-                regions.entry(region).or_default().push(owner);
-            }
-            let LayerFiles { data, map, stem, access } = files;
-            let write = access == LayerAccess::Writable;
-            maps.push((map, stem.clone()));
-            sealed.layers.push(Arc::new(Layer::new(data, &stem, header.size, write, cache)?));
-        }
-        for (region, owners) in regions {
-            // They were just read, and are in the page cache.
-            let mut pages = Vec::with_capacity(owners.len());
-            for owner in owners {
-                let Some((map, stem)) = maps.get(usize::from(owner)) else { continue };
-                let words = bitmap::read_page(map, region);
-                pages.push((owner, words.map_err(LayerError::host(&files::map_path(stem), "cannot read its bitmap"))?));
-            }
-            sealed.owners.change(region, |dense| {
-                for (owner, words) in &pages {
-                    owners::give(dense, words, *owner);
-                }
-            });
-        }
-        Ok(sealed)
+        let owners = owners(&chain)?;
+        let layers = chain.into_iter().map(|files| {
+            let size = files.header()?.size;
+            let LayerFiles { data, stem, access, .. } = files;
+            Ok(Arc::new(Layer::new(data, &stem, size, access == LayerAccess::Writable, cache)?))
+        });
+        Ok(Self { layers: layers.collect::<Result<_, LayerError>>()?, owners })
     }
 
     /// The same with another layer above, to which nobody writes any more.
@@ -75,6 +51,36 @@ impl Sealed {
         }
         sealed
     }
+}
+
+/// Who of a chain has which unit. Checks the maps.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub(super) fn owners(chain: &[LayerFiles]) -> Result<Owners, LayerError> {
+    // Who has something in a region, bottom first.
+    let mut regions: BTreeMap<u32, Vec<Owner>> = BTreeMap::new();
+    for (owner, files) in (0..NOBODY).zip(chain) {
+        for region in bitmap::scan(&files.map, &files.header()?, &files.map_path(), |_, _| {})?.regions {
+            regions.entry(region).or_default().push(owner);
+        }
+    }
+    let mut all = Owners::default();
+    for (region, owners) in regions {
+        // They were just read, and are in the page cache.
+        let mut pages = Vec::with_capacity(owners.len());
+        for owner in owners {
+            let Some(files) = chain.get(usize::from(owner)) else { continue };
+            let words = bitmap::read_page(&files.map, region);
+            pages.push((owner, words.map_err(LayerError::host(&files.map_path(), "cannot read its bitmap"))?));
+        }
+        all.change(region, |dense| {
+            for (owner, words) in &pages {
+                owners::give(dense, words, *owner);
+            }
+        });
+    }
+    Ok(all)
 }
 
 /// A chain at one moment: what it is made of does not change, but for what enters the top.

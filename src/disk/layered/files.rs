@@ -154,6 +154,16 @@ impl LayerFiles {
         (self.data.as_fd(), self.map.as_fd())
     }
 
+    /// The same, once more; the lock is one.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub fn try_clone(&self) -> Result<Self, LayerError> {
+        let clone = |file: &File| file.try_clone().map_err(LayerError::host(&self.stem, "cannot open it once more"));
+        let (data, map) = (clone(&self.data)?, clone(&self.map)?);
+        Ok(Self { data, map, access: self.access, stem: self.stem.clone() })
+    }
+
     /// The path of the layer, without the endings of its files.
     #[must_use]
     pub fn stem(&self) -> &Path {

@@ -40,11 +40,14 @@
 mod bitmap;
 mod care;
 mod chain;
+mod changes;
 mod crc32c;
 mod error;
 mod files;
+mod fill;
 mod header;
 mod layer;
+mod merge;
 
 mod owners;
 mod region;
@@ -55,8 +58,11 @@ mod tests;
 mod top;
 
 pub use care::{check, remove, seal};
+pub use changes::{Changes, changes};
 pub use error::LayerError;
 pub use files::{LayerAccess, LayerFiles, LayerInfo};
+pub use fill::{Progress, fill};
+pub use merge::merge;
 pub use stack::Layered;
 
 /// The unit of copy-on-write, in bytes: the block of nearly every file system and the page of the host.

@@ -42,20 +42,21 @@ impl std::fmt::Debug for Layered {
     }
 }
 
-/// A piece of a change that lies in one region.
-struct Piece {
-    offset: u64,
-    len: u64,
+/// A piece of a range that lies in one region.
+pub(super) struct Piece {
+    pub(super) offset: u64,
+    pub(super) len: u64,
 }
 
 impl Piece {
-    fn units(&self) -> Range<u64> {
+    /// The units that it touches.
+    pub(super) fn units(&self) -> Range<u64> {
         self.offset / UNIT..(self.offset + self.len).div_ceil(UNIT)
     }
 }
 
 /// Cuts a range where regions meet.
-fn pieces(range: Range<u64>) -> impl Iterator<Item = Piece> {
+pub(super) fn pieces(range: Range<u64>) -> impl Iterator<Item = Piece> {
     let mut at = range.start;
     std::iter::from_fn(move || {
         let piece = Piece { offset: at, len: range.end.saturating_sub(at).min(REGION - at % REGION) };
@@ -152,7 +153,7 @@ impl Layered {
 }
 
 /// Whether layers can lie on each other as they do.
-fn check_chain(chain: &[LayerFiles], size: u64) -> Result<(), LayerError> {
+pub(super) fn check_chain(chain: &[LayerFiles], size: u64) -> Result<(), LayerError> {
     if chain.is_empty() || chain.len() > MAX_LAYERS {
         return Err(LayerError::Count { count: chain.len() });
     }
