@@ -1,5 +1,11 @@
 //! Chains of layers against models, with the helpers that these tests share.
 
+mod barrier;
+mod bench;
+mod crash;
+mod files;
+mod full;
+mod hostile;
 mod model;
 
 use std::path::{Path, PathBuf};

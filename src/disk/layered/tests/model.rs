@@ -1,11 +1,12 @@
 //! A chain against plain vectors of bytes.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::{open_chain, test_dir};
-use crate::disk::layered::{LayerFiles, REGION};
+use super::{open_chain, open_layer, test_dir, when_free};
+use crate::disk::layered::{LayerAccess, LayerFiles, REGION, UNIT, changes, check, merge};
 use crate::disk::tests::{read, write};
 use crate::disk::{Disk, HostCache};
 
@@ -117,6 +118,49 @@ fn run(steps: &[Step], cache: HostCache) {
         assert!(read(&disk, ORIGIN, then.len()) == *then, "snapshot of {layers}");
         check_holes(&disk, then);
     }
+    for (at, stem) in stems.iter().enumerate() {
+        assert_eq!(when_free(|| check(stem)).unwrap().sealed, at + 1 < stems.len());
+    }
+    drop(disk);
+    snapshots.insert(0, (0, Vec::new()));
+    for pair in snapshots.windows(2) {
+        check_changes(&stems, &pair[0], &pair[1]);
+    }
+    if snapshots.len() > 2 {
+        check_merged(&stems, &snapshots[1..]);
+    }
+}
+
+/// Outside of what may have changed, two snapshots are the same.
+fn check_changes(stems: &[PathBuf], (older, before): &(usize, Vec<u8>), (newer, after): &(usize, Vec<u8>)) {
+    let open =
+        |count: usize| stems[..count].iter().map(|stem| open_layer(stem, LayerAccess::Sealed)).collect::<Vec<_>>();
+    let mut may_differ = vec![false; after.len()];
+    let mut last = 0;
+    for range in changes(&open(*older), &open(*newer)).unwrap() {
+        assert!(range.start.is_multiple_of(UNIT) && range.start < range.end && (last == 0 || last < range.start));
+        last = range.end;
+        let index = |offset: u64| usize::try_from(offset.saturating_sub(ORIGIN)).unwrap().min(after.len());
+        may_differ[index(range.start)..index(range.end)].fill(true);
+    }
+    for (at, may) in may_differ.iter().enumerate() {
+        assert!(*may || before.get(at).copied().unwrap_or(0) == after[at], "{at}");
+    }
+}
+
+/// Any snapshots in the middle can be merged, and those above are the same.
+fn check_merged(stems: &[PathBuf], snapshots: &[(usize, Vec<u8>)]) {
+    let ((top, then), lower) = (snapshots.last().unwrap(), snapshots.len() / 3);
+    let upper = snapshots.len() - usize::from(snapshots.len() > 3);
+    let (from, to) = (snapshots[lower].0 - 1, snapshots[upper - 1].0);
+    let merged = stems[0].with_file_name("merged");
+    let info = merge(&stems[from..to], &merged, &mut |_, _| ControlFlow::Continue(())).unwrap();
+    assert!(info.sealed);
+    assert_eq!(when_free(|| check(&merged)).unwrap(), info);
+    let chain = [&stems[..from], &[merged], &stems[to..*top]].concat();
+    let disk = open_chain(&chain, ORIGIN + then.len() as u64, true, HostCache::Used);
+    assert!(read(&disk, ORIGIN, then.len()) == *then, "{from}..{to} of {top} merged");
+    check_holes(&disk, then);
 }
 
 proptest! {
