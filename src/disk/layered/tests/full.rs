@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{open_chain, open_layer, test_dir};
-use crate::disk::layered::{LayerAccess, LayerFiles, Layered, fill, seal};
+use crate::disk::layered::{LayerAccess, LayerFiles, Layered, REGION, fill, seal};
 use crate::disk::tests::{Memory, read, write};
 use crate::disk::{Disk, HostCache};
 
@@ -55,7 +55,42 @@ fn a_full_file_system_is_an_error_of_that_write_and_it_goes_on_afterwards() {
     eprintln!("left out: this host lets nobody mount a small file system");
 }
 
+/// What enters a layer as zeroes takes no room for data, but for the page of the map that it is the first of.
+fn where_only_maps_take_room(dir: &Path) {
+    let stems = [dir.join("wide"), dir.join("small/narrow")];
+    let size = 64 * REGION;
+    drop([&stems[0], &stems[1]].map(|stem| LayerFiles::create(stem, size).unwrap()));
+    let base = open_chain(&stems[..1], size, false, HostCache::Used);
+    (0..64).for_each(|region| write(&base, region * REGION, &[9; 4096]).unwrap());
+    drop(base);
+    seal(&stems[0]).unwrap();
+    let disk = open_chain(&stems, size, false, HostCache::Used);
+    let balloon = dir.join("small/balloon");
+    let filled = fs::write(&balloon, vec![1; 4 << 20]);
+    assert_eq!(filled.unwrap_err().kind(), ErrorKind::StorageFull);
+    let len = fs::metadata(&balloon).unwrap().len();
+    fs::File::options().write(true).open(&balloon).unwrap().set_len(len - 8 * 4096).unwrap();
+    let discard = |region: u64| disk.discard(region * REGION, 4096);
+    let refused: Vec<u64> = (0..64).filter(|&region| discard(region).is_err()).collect();
+    assert!((40..60).contains(&refused.len()), "{refused:?}");
+    assert_eq!(discard(refused[0]).unwrap_err().kind(), ErrorKind::StorageFull);
+    // What has entered has room to be written.
+    disk.flush().unwrap();
+    fs::remove_file(&balloon).unwrap();
+    discard(refused[0]).unwrap();
+    disk.flush().unwrap();
+    drop(disk);
+    let disk = open_chain(&stems, size, false, HostCache::Used);
+    for region in 0..64 {
+        let wanted = if refused[1..].contains(&region) { 9 } else { 0 };
+        assert_eq!(read(&disk, region * REGION, 4096), [wanted; 4096], "{region}");
+    }
+    drop(disk);
+    crate::disk::layered::remove(&stems[1]).unwrap();
+}
+
 fn on_a_small_file_system(dir: &Path) {
+    where_only_maps_take_room(dir);
     let stems = [dir.join("base"), dir.join("small/top")];
     let files = LayerFiles::create(&stems[0], SIZE).unwrap();
     fill(&files, &Memory::filled(SIZE, 9), &mut |_, _| std::ops::ControlFlow::Continue(())).unwrap();
