@@ -273,7 +273,7 @@ fn a_flush_that_was_begun_covers_what_entered_before() {
         let disk = Arc::new(Layered::open(vec![files], SIZE, false, cache).unwrap());
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let mut queue = DiskQueue::new(disk.clone(), &memory, Engine::of_host());
-        for unit in [0, 3, 70, 3] {
+        for unit in [0, 3, 60, 3] {
             let mut ended = Vec::new();
             let buf = [memory.get_slice(GuestAddress(0), 4096).unwrap()];
             ended.extend(queue.write(1, unit * 4096, &buf));
