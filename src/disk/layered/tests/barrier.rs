@@ -9,8 +9,8 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags, poll};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use super::{open_chain, test_dir};
-use crate::disk::layered::{LayerFiles, Layered};
+use super::{open_chain, open_layer, test_dir};
+use crate::disk::layered::{LayerAccess, LayerFiles, Layered, changes};
 use crate::disk::tests::read;
 use crate::disk::{Disk, DiskQueue, Ended, Engine, HostCache};
 
@@ -262,4 +262,31 @@ fn a_change_that_was_begun_and_not_seen_to_end_holds_the_snapshot_back() {
     let then = open_chain(&stems[..1], SIZE, true, HostCache::Used);
     assert_eq!(read(&then, 0, 8192), [[2; 4096], [0; 4096]].concat());
     assert_eq!(read(&*disk, 0, 8192), [[2; 4096], [1; 4096]].concat());
+}
+
+#[test]
+fn a_flush_that_was_begun_covers_what_entered_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let stem = dir.path().join("a");
+    for cache in [HostCache::Used, HostCache::Bypassed] {
+        let files = LayerFiles::create(&stem, SIZE).unwrap();
+        let disk = Arc::new(Layered::open(vec![files], SIZE, false, cache).unwrap());
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let mut queue = DiskQueue::new(disk.clone(), &memory, Engine::of_host());
+        for unit in [0, 3, 60, 3] {
+            let mut ended = Vec::new();
+            let buf = [memory.get_slice(GuestAddress(0), 4096).unwrap()];
+            ended.extend(queue.write(1, unit * 4096, &buf));
+            queue.settle(&mut ended).unwrap();
+            ended.extend(queue.flush(2));
+            queue.settle(&mut ended).unwrap();
+            assert!(ended.len() == 2 && ended.iter().all(|(_, result)| result.is_ok()), "{ended:?}");
+            let durable = changes(&[], &[open_layer(&stem, LayerAccess::Inspect)]).unwrap();
+            assert!(durable.into_iter().any(|range| range.contains(&(unit * 4096))), "{unit}");
+            // The next flush is only about data, and is begun.
+            assert!(disk.durable_file().is_some());
+        }
+        drop((queue, disk));
+        super::super::remove(&stem).unwrap();
+    }
 }

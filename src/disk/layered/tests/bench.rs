@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -64,7 +66,7 @@ fn run(disk: &Arc<dyn Disk>, engine: Engine, write: bool, len: u64) -> (f64, f64
     let start = Instant::now();
     let mut free: Vec<u64> = (0..DEPTH).collect();
     let mut ended = Vec::new();
-    while start.elapsed() < Duration::from_secs(2) {
+    while start.elapsed() < Duration::from_secs(1) {
         while let Some(slot) = free.pop() {
             random ^= random << 13;
             random ^= random >> 7;
@@ -132,15 +134,53 @@ fn layers_against_plain_files() {
             let start = Instant::now();
             disk.flush().unwrap();
             println!("{cache:?} {name}: flush {:.1?}", start.elapsed());
-            if name.starts_with("layered") {
-                drop(disk);
+            drop(disk);
+            if let Some(layers) = name.strip_prefix("layered ") {
                 // The next run begins with an empty top again.
-                for name in ["1.1", "200.200"] {
-                    let _ = crate::disk::layered::remove(&path.join(name)).map(|()| {
-                        LayerFiles::create(&path.join(name), SIZE).unwrap();
-                    });
-                }
+                let top = path.join(format!("{layers}.{layers}"));
+                crate::disk::layered::remove(&top).unwrap();
+                drop(LayerFiles::create(&top, SIZE).unwrap());
             }
         }
+    }
+}
+
+#[test]
+#[ignore = "for figures"]
+fn snapshots_under_load() {
+    let dir = tempfile::tempdir_in(std::env::var_os("BENCH_DIR").unwrap_or_else(|| "/tmp".into())).unwrap();
+    for cache in [HostCache::Used, HostCache::Bypassed] {
+        let name = |number: u64| dir.path().join(format!("{cache:?}.{number}"));
+        let first = LayerFiles::create(&name(0), SIZE).unwrap();
+        let disk = Arc::new(Layered::open(vec![first], SIZE, false, cache).unwrap());
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let (mut buf, mut longest, mut count, mut random) = (vec![7; 4096], Duration::ZERO, 0u64, 1u64);
+                while !stop.load(Ordering::SeqCst) {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let start = Instant::now();
+                    disk.write_at(((random >> 33) % (SIZE >> 12)) << 12, &[(&mut buf[..]).into()]).unwrap();
+                    (longest, count) = (longest.max(start.elapsed()), count + 1);
+                    thread::sleep(Duration::from_micros(50));
+                }
+                (longest, count)
+            });
+            let took = (1..=20).map(|number| {
+                thread::sleep(Duration::from_millis(200));
+                let next = LayerFiles::create(&name(number), SIZE).unwrap();
+                let start = Instant::now();
+                disk.snapshot(next).unwrap();
+                start.elapsed()
+            });
+            let mut took: Vec<Duration> = took.collect();
+            took.sort_unstable();
+            stop.store(true, Ordering::SeqCst);
+            let (longest, count) = writer.join().unwrap();
+            println!(
+                "{cache:?}: snapshots {:.1?} to {:.1?}; longest of {count} writes {longest:.1?}",
+                took[0], took[19]
+            );
+        });
     }
 }

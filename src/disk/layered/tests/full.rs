@@ -62,6 +62,7 @@ fn where_only_maps_take_room(dir: &Path) {
     drop([&stems[0], &stems[1]].map(|stem| LayerFiles::create(stem, size).unwrap()));
     let base = open_chain(&stems[..1], size, false, HostCache::Used);
     (0..64).for_each(|region| write(&base, region * REGION, &[9; 4096]).unwrap());
+    base.flush().unwrap();
     drop(base);
     seal(&stems[0]).unwrap();
     let disk = open_chain(&stems, size, false, HostCache::Used);
