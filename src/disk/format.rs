@@ -77,6 +77,21 @@ const VHD_FOOTER: &[u8] = b"conectix";
 
 /// Opens a file that may be a disk, after a look at what it is.
 pub(super) fn open_file(path: &Path, write: bool) -> Result<File, Error> {
+    let file = open_any(path, write)?;
+    check_long_enough(&file, path)?;
+    Ok(file)
+}
+
+/// Refuses a file that is shorter than any disk.
+pub(super) fn check_long_enough(file: &File, path: &Path) -> Result<(), Error> {
+    let len = file_len(file).map_err(|error| at(path, CANNOT_TELL_SIZE, error))?;
+    if len < SECTOR_SIZE { Err(Error::TooShort { path: path.into(), len }) } else { Ok(()) }
+}
+
+const CANNOT_TELL_SIZE: &str = "cannot tell its size";
+
+/// The same for a file that may also be shorter than a disk.
+pub(super) fn open_any(path: &Path, write: bool) -> Result<File, Error> {
     let host = |operation| move |source: io::Error| at(path, operation, source);
     // Looked at before it is opened: opening a FIFO would wait for its other end.
     let meta = std::fs::metadata(path).map_err(host("cannot look at it"))?;
@@ -104,9 +119,8 @@ pub(super) fn open_file(path: &Path, write: bool) -> Result<File, Error> {
         operation = "cannot open the device for writing (is it mounted, or used by another?)";
     }
     let file = options.open(path).map_err(host(operation))?;
-    match file_len(&file).map_err(host("cannot tell its size"))? {
+    match file_len(&file).map_err(host(CANNOT_TELL_SIZE))? {
         0 => Err(Error::Empty { path: path.into() }),
-        len if len < SECTOR_SIZE => Err(Error::TooShort { path: path.into(), len }),
         _ => Ok(file),
     }
 }

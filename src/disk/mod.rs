@@ -8,6 +8,7 @@
 
 mod error;
 mod file_io;
+pub mod foreign;
 mod format;
 mod lock;
 mod open;

@@ -116,7 +116,7 @@ pub fn claim_for_writing(file: &File, path: &Path) -> Result<(), Error> {
     claim(file, path, Claim::Exclusive)
 }
 
-fn claim(file: &File, path: &Path, wanted: Claim) -> Result<(), Error> {
+pub(super) fn claim(file: &File, path: &Path, wanted: Claim) -> Result<(), Error> {
     match lock::claim(file, wanted) {
         Ok(None) => Ok(()),
         Ok(Some((conflict, holders))) => Err(Error::Locked { path: path.into(), conflict, holders }),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use imago::file::File as Storage;
@@ -170,6 +171,20 @@ impl Disk for Qcow2 {
         let image = self.image();
         image.flush()?;
         image.sync()
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let image = self.image();
+        let (mut at, size) = (offset, self.header.size);
+        while at < size {
+            let (mapping, len) = image.get_mapping(at, size - at)?;
+            match mapping {
+                Mapping::Zero { .. } if len > 0 => at += len,
+                Mapping::Eof { .. } | Mapping::Zero { .. } => return Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => return Ok(Some(at..at + len.max(1))),
+            }
+        }
+        Ok(None)
     }
 
     fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
