@@ -14,6 +14,7 @@
 //! anything but a result or an [`Error`].
 
 mod boot;
+pub mod bundle;
 pub mod cache;
 pub mod fs;
 mod inspection;

@@ -8,7 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-pub(super) use self::units::{Units, is_zero};
+pub(super) use self::units::Units;
+pub(crate) use self::units::is_zero;
+use super::Progress;
 use super::output::{Output, OutputError, Overwrite};
 use super::{vhd, vmdk};
 use crate::disk::Disk;
@@ -76,15 +78,6 @@ pub enum ExportError {
         /// Bytes that the format can have.
         limit: u64,
     },
-}
-
-/// How far an export is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes that were read; in the end as many as `total`.
-    pub done: u64,
-    /// Bytes to be read: those of the disk that may be something else than zero.
-    pub total: u64,
 }
 
 /// What was written.

@@ -6,6 +6,7 @@
 //! Each format is a `Layout`: a map from bytes of the disk to bytes of files. `Laid` makes a disk of it. A map is looked up
 //! in the file each time it is needed, a piece at a time, so that memory is bounded whatever a file says of itself.
 
+mod beside;
 pub mod export;
 mod fields;
 mod flaw;
@@ -18,5 +19,17 @@ mod vhd;
 mod vhdx;
 mod vmdk;
 
+pub(crate) use beside::{BesideError, directory_of, open_beside};
+pub(crate) use export::is_zero;
 pub use flaw::Flaw;
+pub(crate) use output::Output;
 pub use output::{OutputError, Overwrite};
+
+/// How far something is that takes its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are done; in the end as many as `total`.
+    pub done: u64,
+    /// Bytes to be done: of a disk, those that may be something else than zero.
+    pub total: u64,
+}

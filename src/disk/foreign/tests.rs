@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::export::{self, ExportError, ExportFormat, Progress, Summary};
+use super::export::{self, ExportError, ExportFormat, Summary};
 use super::import::{self, ImportError, ImportFormat, Imported};
-use super::{Flaw, Overwrite};
+use super::{Flaw, Overwrite, Progress};
 use crate::disk::tests::qemu_img;
 use crate::disk::{Disk, Error, Raw};
 

@@ -3,14 +3,15 @@
 use std::io;
 use std::ops::Range;
 
-use super::{ExportError, Progress};
+use super::ExportError;
 use crate::disk::Disk;
+use crate::disk::foreign::Progress;
 
 /// What units are compared with.
 static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Whether there is nothing but zeroes.
-pub(in crate::disk::foreign) fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZEROES.len()).all(|piece| ZEROES.get(..piece.len()) == Some(piece))
 }
 

@@ -2,13 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Component, Path, PathBuf};
-
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use std::path::Path;
 
 use super::descriptor::{Descriptor, Kind, MAX_LEN, is_descriptor};
 use super::sparse::Sparse;
 use crate::disk::foreign::Flaw;
+use crate::disk::foreign::beside::{directory_of, open_beside};
 use crate::disk::foreign::fields::structure;
 use crate::disk::foreign::laid::{Layout, Run};
 use crate::disk::format::file_len as len_of;
@@ -82,38 +81,15 @@ impl Vmdk {
     }
 }
 
-/// The directory that a file really is in, whatever links led to it.
-fn directory_of(path: &Path) -> io::Result<PathBuf> {
-    let path = path.canonicalize()?;
-    Ok(path.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from))
-}
-
-/// Opens the file of an extent: one right beside the descriptor, and no link, since whoever wrote the descriptor could
-/// otherwise make a disk out of any file that this user can read.
+/// Opens the file of an extent.
 fn open(dir: &Path, kind: &Kind, len: u64, claim: &dyn Fn(&File, &Path) -> Result<(), Flaw>) -> Result<Content, Flaw> {
     let name = match kind {
         Kind::Zero => return Ok(Content::Zero),
         Kind::Flat { name, .. } | Kind::Sparse { name } => name.clone(),
     };
     let extent = |why: String| Flaw::Extent { name: name.clone(), why };
-    let mut parts = Path::new(&name).components();
-    if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == &*name) {
-        return Err(extent(
-            "only a file right beside the descriptor is used; put it there and correct the name".to_owned(),
-        ));
-    }
+    let file = open_beside(dir, &name).map_err(|error| extent(error.to_string()))?;
     let path = dir.join(&name);
-    // It may be a pipe, which must not be waited for.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = openat(CWD, &path, flags, Mode::empty()).map_err(|errno| match errno {
-        rustix::io::Errno::LOOP => extent("it is a symbolic link, and those are not followed".to_owned()),
-        rustix::io::Errno::NOENT => extent("there is no such file beside the descriptor; copy it there".to_owned()),
-        other => extent(format!("it cannot be opened: {}", io::Error::from(other))),
-    })?;
-    if FileType::from_raw_mode(fstat(&file).map_err(io::Error::from)?.st_mode) != FileType::RegularFile {
-        return Err(extent("it is no regular file".to_owned()));
-    }
-    let file = File::from(file);
     claim(&file, &path)?;
     let file_len = len_of(&file)?;
     match kind {
