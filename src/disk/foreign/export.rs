@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub(super) use self::units::Units;
+pub use self::units::data_len;
 pub(crate) use self::units::is_zero;
 use super::Progress;
 use super::output::{Output, OutputError, Overwrite};
@@ -111,7 +112,7 @@ pub fn write(
         return Err(ExportError::TooLarge { path: to.into(), format, size: disk.size(), limit });
     }
     let output = Output::create(to, overwrite)?;
-    let total = units::data_len(disk).map_err(ExportError::Disk)?;
+    let total = data_len(disk).map_err(ExportError::Disk)?;
     // What compression will make of it is not known.
     if format != ExportFormat::Vmdk {
         output.need_room(total)?;

@@ -10,9 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::export::{self, ExportError, ExportFormat, Summary};
+use super::export::{self, ExportError, ExportFormat, Summary, data_len};
 use super::import::{self, ImportError, ImportFormat, Imported};
-use super::{Flaw, Overwrite, Progress};
+use super::{Flaw, Overwrite, Progress, is_zero};
 use crate::disk::tests::qemu_img;
 use crate::disk::{Disk, Error, Raw};
 
@@ -76,20 +76,10 @@ fn assert_same(disk: &dyn Disk, raw: &Path) {
     while let Some(data) = disk.next_data(at).unwrap() {
         assert!(data.start >= at && data.end > data.start && data.end <= disk.size(), "{data:?} from {at}");
         let hole = &expected[usize::try_from(at).unwrap()..usize::try_from(data.start).unwrap()];
-        assert!(hole.iter().all(|byte| *byte == 0), "{at}..{}", data.start);
+        assert!(is_zero(hole), "{at}..{}", data.start);
         at = data.end;
     }
-    assert!(expected[usize::try_from(at).unwrap()..].iter().all(|byte| *byte == 0), "from {at}");
-}
-
-/// Bytes that a disk calls data.
-fn data_len(disk: &dyn Disk) -> u64 {
-    let (mut at, mut sum) = (0, 0);
-    while let Some(data) = disk.next_data(at).unwrap() {
-        sum += data.end - data.start;
-        at = data.end;
-    }
-    sum
+    assert!(is_zero(&expected[usize::try_from(at).unwrap()..]), "from {at}");
 }
 
 fn raw_disk(path: &Path) -> Arc<dyn Disk> {

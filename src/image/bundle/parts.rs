@@ -149,7 +149,7 @@ impl Splitter {
 }
 
 /// What a part is called.
-fn part_name(name: &str, number: usize) -> String {
+pub(super) fn part_name(name: &str, number: usize) -> String {
     format!("{name}.part.{number:02}")
 }
 

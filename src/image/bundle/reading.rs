@@ -12,11 +12,11 @@ use super::archive::{self, Failure};
 use super::cipher::{Decrypting, Secret};
 use super::manifest::{self, Manifest};
 use super::parts::{self, Parts};
-use super::{BundleError, Bundler, Damage, Description, MAX_IMAGE, ManifestError, PrivateKey, PublicKey};
+use super::{BundleError, Bundler, Damage, Description, ManifestError, PrivateKey, PublicKey};
 use crate::disk::foreign::{Progress, directory_of, is_zero};
 
-/// Bytes of an archive besides the image at most.
-const MAX_ARCHIVE: u64 = MAX_IMAGE + (64 << 20);
+/// Bytes of an archive besides those of the image at most: headers, and zeroes at the end.
+const MAX_AROUND: u64 = 64 << 20;
 /// Bytes that are a hole in the file where they are zero.
 const HOLE: usize = 4096;
 
@@ -116,7 +116,8 @@ impl Bundle {
         file.set_len(contents.size).map_err(BundleError::Sink)?;
         let parts = Parts::new(&self.path, &self.dir, contents, &self.lens, progress);
         let packed = BufReader::new(Decrypting::new(parts, &self.secret));
-        let mut archive = Hashing { from: GzDecoder::new(packed), digest: Sha1::new(), left: MAX_ARCHIVE };
+        let mut archive =
+            Hashing { from: GzDecoder::new(packed), digest: Sha1::new(), left: contents.size + MAX_AROUND };
         let mut written = 0;
         let read = archive::read(&mut archive, contents.size, |at, bytes| put(file, at, bytes, &mut written));
         read.map_err(|failure| self.failed(failure))?;
@@ -175,7 +176,7 @@ impl<R: Read> Read for Hashing<R> {
         self.left = self
             .left
             .checked_sub(count as u64)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has more bytes than an image of 10 GiB"))?;
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it goes on far behind its end"))?;
         Ok(count)
     }
 }

@@ -40,8 +40,9 @@ fn disk(size: u64, noise: u64) -> (Raw, Vec<u8>) {
     let file = tempfile::tempfile().unwrap();
     file.set_len(size).unwrap();
     let numbers = std::iter::successors(Some(1u64), |last| Some(last.wrapping_mul(6_364_136_223_846_793_005) + 1));
-    let noise: Vec<u8> =
-        numbers.flat_map(|number| (number >> 8).to_le_bytes()).take(usize::try_from(noise).unwrap()).collect();
+    // Too long to be found again by what compresses it.
+    let block: Vec<u8> = numbers.flat_map(|number| (number >> 8).to_le_bytes()).take(100_000).collect();
+    let noise: Vec<u8> = block.iter().copied().cycle().take(usize::try_from(noise).unwrap()).collect();
     file.write_all_at(&noise, 8192).unwrap();
     file.write_all_at(&[0x5a; 512], size - 512).unwrap();
     let mut bytes = vec![0; usize::try_from(size).unwrap()];

@@ -12,7 +12,7 @@ use sha1::{Digest, Sha1};
 use super::archive;
 use super::cipher::{Encrypting, Secret};
 use super::manifest::{Contents, Manifest, Part};
-use super::parts::Splitter;
+use super::parts::{Splitter, part_name};
 use super::{BundleError, Bundler, Description, MAX_IMAGE, PrivateKey, PublicKey};
 use crate::disk::foreign::{Output, OutputError, Overwrite, Progress};
 use crate::disk::{Disk, random_bytes};
@@ -61,6 +61,10 @@ pub fn write(
     // Before the work begins.
     let manifest = dir.join(format!("{name}.manifest.xml"));
     let output = Output::create(&manifest, Overwrite::Refuse)?;
+    let first = dir.join(part_name(name, 0));
+    if first.symlink_metadata().is_ok() {
+        return Err(OutputError::Exists { path: first }.into());
+    }
     let mut staging = Staging::new(dir)?;
     let secret = Secret::random()?;
     let splitter = Splitter::new(staging.path.clone(), name.clone());

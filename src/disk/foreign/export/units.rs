@@ -15,8 +15,11 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZEROES.len()).all(|piece| ZEROES.get(..piece.len()) == Some(piece))
 }
 
-/// Bytes of a disk that may be something else than zeroes.
-pub(super) fn data_len(disk: &dyn Disk) -> io::Result<u64> {
+/// Bytes of a disk that may be something else than zeroes: what a copy of it takes at most.
+///
+/// # Errors
+/// What the disk says.
+pub fn data_len(disk: &dyn Disk) -> io::Result<u64> {
     let (mut at, mut sum) = (0, 0u64);
     while let Some(data) = disk.next_data(at)? {
         sum = sum.saturating_add(data.end - data.start);

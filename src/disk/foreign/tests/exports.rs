@@ -1,5 +1,7 @@
 //! Files that are written, read by qemu-img and by our own import.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::disk::{HostCache, blank};
 
@@ -154,5 +156,32 @@ fn nothing_is_left_of_an_export_that_fails() {
         let error = export::write(&disk, format, &to, Overwrite::Refuse, &mut |_| {}).unwrap_err();
         assert!(error.to_string().contains("make room"), "{error}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Wherever data lies, every format gives it back, and what is zero is not in the file.
+    #[test]
+    fn any_disk_comes_back(
+        sectors in 1u64..9000,
+        runs in prop::collection::vec((0u64..9000, 1u64..300, any::<bool>()), 0..12),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let raw = dir.path().join("disk.raw");
+        let file = File::create(&raw).unwrap();
+        file.set_len(sectors * 512).unwrap();
+        for (at, count, is_data) in runs.into_iter().filter(|(at, ..)| *at < sectors) {
+            let len = usize::try_from(count.min(sectors - at) * 512).unwrap();
+            file.write_all_at(&vec![if is_data { 0xc3 } else { 0 }; len], at * 512).unwrap();
+        }
+        let data = std::fs::read(&raw).unwrap().chunks(512).filter(|sector| sector[0] != 0).count() as u64 * 512;
+        for (format, _, import) in FORMATS {
+            let to = dir.path().join(format.to_string());
+            let summary = write(&*raw_disk(&raw), format, &to);
+            prop_assert!(summary.data >= data && (data > 0 || summary.data == 0), "{format}: {summary:?} {data}");
+            assert_same(&*open(&to, Some(import)).unwrap().disk, &raw);
+        }
     }
 }

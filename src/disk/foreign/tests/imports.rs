@@ -43,7 +43,8 @@ fn what_others_make_is_read_and_sparse_stays_sparse() {
             } else {
                 assert_same(&*disk, &raw);
             }
-            assert!(data_len(&*disk) <= most * MIB, "{options}: {} bytes of data", data_len(&*disk));
+            let data = data_len(&*disk).unwrap();
+            assert!(data <= most * MIB, "{options}: {data} bytes of data");
             // Also where the format is said.
             open(&path, Some(format)).unwrap();
         }
@@ -55,7 +56,7 @@ fn large_empty_disks_are_passed_over_quickly() {
     let dir = tempfile::tempdir().unwrap();
     for (format, options, size) in [
         ("qcow2", "", "64T"),
-        ("vmdk", "subformat=monolithicSparse", "8T"),
+        ("vmdk", "subformat=monolithicSparse", "1T"),
         ("vpc", "force_size=on", "2040G"),
         ("vhdx", "", "63T"),
     ] {
@@ -66,7 +67,7 @@ fn large_empty_disks_are_passed_over_quickly() {
             qemu_img(&[&"create", &"-q", &"-f", &format, &"-o", &options, &path, &size]);
         }
         let disk = open(&path, None).unwrap().disk;
-        assert!(disk.size() >= 2040 << 30, "{}", disk.size());
+        assert!(disk.size() >= 1 << 40, "{}", disk.size());
         assert_eq!(disk.next_data(0).unwrap(), None, "{format}");
     }
 }

@@ -26,10 +26,27 @@ const LOGICAL_SECTOR: [u8; 16] = *b"\x1d\xbf\x41\x81\x6f\xa9\x09\x47\xba\x47\xf2
 const PHYSICAL_SECTOR: [u8; 16] = *b"\xc7\x48\xa3\xcd\x5d\x44\x71\x44\x9c\xc9\xe9\x88\x52\x51\xc5\x56";
 const PARENT_LOCATOR: [u8; 16] = *b"\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45\xab\xf7\xd3\xd8\x48\x34\xab\x0c";
 
+/// What each byte does to a CRC-32C.
+const STEPS: [u32; 256] = {
+    let mut steps = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut crc, mut bit) = (byte as u32, 0);
+        while bit < 8 {
+            crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+            bit += 1;
+        }
+        steps[byte] = crc;
+        byte += 1;
+    }
+    steps
+};
+
 /// CRC-32C (Castagnoli) of a structure, with zeroes for the four bytes at 4 that it is noted in.
 pub(in crate::disk::foreign) fn checksum(structure: &[u8]) -> u32 {
     let step = |crc: u32, byte: u8| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
+        let [low, ..] = crc.to_le_bytes();
+        (crc >> 8) ^ STEPS.get(usize::from(low ^ byte)).copied().unwrap_or_default()
     };
     let (head, rest) = structure.split_at_checked(8).unwrap_or_default();
     let signature = head.iter().take(4).copied();

@@ -163,11 +163,10 @@ impl Sparse {
         let (number, inside) = (offset / grain_len, offset % grain_len);
         let (table, index) = (number / TABLE_ENTRIES, number % TABLE_ENTRIES);
         let tables = self.header.capacity.div_ceil(self.header.grain * TABLE_ENTRIES);
-        let found = entries::<4>(&self.file, self.directory + table * 4, tables - table)?;
-        let mut found = found.into_iter().map(u32::from_le_bytes);
-        let place = found.next().unwrap_or(0);
+        let listed = |count| entries::<4>(&self.file, self.directory + table * 4, count);
+        let place = listed(1)?.first().copied().map_or(0, u32::from_le_bytes);
         if place == 0 {
-            let empty = 1 + found.take_while(|place| *place == 0).count() as u64;
+            let empty = listed(tables - table)?.iter().take_while(|place| **place == [0; 4]).count() as u64;
             return Ok((Run::Zeroes, (empty * TABLE_ENTRIES - index) * grain_len - inside));
         }
         let table_at = u64::from(place) * SECTOR_SIZE;
