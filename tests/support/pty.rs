@@ -50,6 +50,12 @@ impl Pty {
         running
     }
 
+    /// Makes it so many characters wide and high.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.master, size).unwrap();
+    }
+
     /// The terminal's settings, which both sides see.
     pub fn settings(&self) -> Termios {
         tcgetattr(&self.master).unwrap()

@@ -58,7 +58,8 @@ impl Cloud {
     }
 }
 
-fn deregister(
+/// All of it but the files of layers that nobody needs any more.
+pub(super) fn deregister(
     tx: &Transaction<'_>,
     scope: &Scope,
     id: &str,

@@ -166,7 +166,6 @@ mod tests {
             (r#""Ebs":{"VolumeSize":1,"Encrypted":true}"#, "Encrypted"),
             (r#""Ebs":{"VolumeSize":1,"KmsKeyId":"k"}"#, "KmsKeyId"),
             (r#""Ebs":{"VolumeSize":1,"Iops":100}"#, "Iops"),
-            (r#""Ebs":{"SnapshotId":"snap-0123456789abcdef0"}"#, "catalogue"),
             (r#""Ebs":{"VolumeSize":1},"NoDevice":"""#, "exactly one"),
             (r#""Ebs":{"VolumeSize":1},"VirtualName":"ephemeral0""#, "exactly one"),
             (r#""VirtualName":"ephemeral24""#, "ephemeral23"),

@@ -168,6 +168,14 @@ mod tests {
             ("sdf=ephemeral0", entry("sdf", BdmSource::Ephemeral(0))),
             ("sdf=ephemeral23,size=2G", BdmEntry { size: Some(2 << 30), ..entry("sdf", BdmSource::Ephemeral(23)) }),
             ("sdf=none", entry("sdf", BdmSource::Nothing)),
+            (
+                "sdf=snap-0123456789abcdef0,size=20G,delete-on-termination=false",
+                BdmEntry {
+                    size: Some(20 << 30),
+                    delete_on_termination: Some(false),
+                    ..entry("sdf", BdmSource::Snapshot("snap-0123456789abcdef0".into()))
+                },
+            ),
         ] {
             assert_eq!(parse(text).unwrap(), [wanted], "{text}");
         }
@@ -202,9 +210,9 @@ mod tests {
             ("sdf=d,persist,delete-on-termination=true", "never deleted"),
             ("sdf=d,persist,read-only", "leave out one"),
             ("sdf=1G,persist", "give a file"),
+            ("sdf=snap-0123456789abcdef0,persist", "give a file"),
             ("sdf=1G,format=raw", "only files"),
             ("sdf=1G,read-only", "of no use"),
-            ("sdf=snap-0123456789abcdef0", "catalogue"),
             ("sdf=ephemeral", "ephemeral23"),
             ("sdf=ephemeral24", "ephemeral23"),
             ("sdf=ephemeral01", "ephemeral23"),

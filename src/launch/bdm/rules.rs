@@ -44,10 +44,6 @@ pub(super) fn check(entry: &BdmEntry) -> Result<(), BdmError> {
         );
     }
     match (&entry.source, entry.delete_on_termination) {
-        (BdmSource::Snapshot(_), _) => fail(
-            "SnapshotId",
-            "snapshots are known to a catalogue, which there is not yet; give the disk file instead of the id",
-        ),
         (BdmSource::Nothing, on_termination) if entry.size.is_some() || entry.read_only || on_termination.is_some() => {
             fail("none", "there is nothing that options could be for; leave them out")
         }

@@ -167,9 +167,10 @@ fn volume(entry: &BdmEntry) -> Result<Option<VolumeSpec>, BdmError> {
         }
         BdmSource::Blank => (random_id()?, VolumeSource::Blank, entry.size),
         BdmSource::Ephemeral(_) => (random_id()?, VolumeSource::Blank, entry.size.or(Some(EPHEMERAL_SIZE))),
-        // Entries that were parsed have none.
         BdmSource::Snapshot(id) => {
-            let why = format!("{id}: there is no catalogue of snapshots yet; give the disk file");
+            let why = format!(
+                "{id}: snapshots are for instances of the catalogue (amiboot instance run); give the disk file instead"
+            );
             return Err(fail("SnapshotId", &why));
         }
     };
@@ -285,6 +286,8 @@ mod tests {
             (entries(&["sda1=2G,delete-on-termination=false"]), "unless --persist is given"),
             (entries(&["sdf=2G,delete-on-termination=false"]), "truncate -s"),
             (entries(&[r#"{"DeviceName":"sdf","Ebs":{}}"#]), "an empty volume needs one"),
+            (entries(&["sdf=snap-0123456789abcdef0"]), "amiboot instance run"),
+            (entries(&[r#"{"DeviceName":"sdf","Ebs":{"SnapshotId":"snap-0123"}}"#]), "amiboot instance run"),
         ] {
             let error = resolve(&root, &mapping).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");

@@ -151,6 +151,21 @@ fn deprecation_dates() {
 }
 
 #[test]
+fn who_is_killed_after_the_word_leaves_files_for_the_next_to_remove() {
+    let world = World::new();
+    let mut cloud = world.cloud(ME);
+    let (snapshot, layer) = new_snapshot(&mut cloud);
+    let image = cloud.register_image(&request("image", &snapshot)).unwrap();
+    let scope = cloud.scope.clone();
+    let deregister = super::super::deregister::deregister;
+    cloud.catalogue.write(|tx| deregister(tx, &scope, image.image_id.as_str(), true)).unwrap();
+    drop(cloud);
+    assert_eq!(world.files(&layer), 2);
+    assert_eq!(code(world.cloud(ME).image(image.image_id.as_str())), "InvalidAMIID.Unavailable");
+    assert_eq!(world.files(&layer), 0);
+}
+
+#[test]
 fn descriptions_and_tags() {
     let world = World::new();
     let mut cloud = world.cloud(ME);
