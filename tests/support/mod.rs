@@ -1,6 +1,7 @@
 //! What the tests with guests share: a folder of their own, tiny guests, and the program itself.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod cloud;
 pub mod disks;
 pub mod pty;
 #[cfg(feature = "whole-guest")]
