@@ -20,6 +20,7 @@ use crate::vmm::builder::{self, Boot, BuildError, DiskConfig, Parts};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::memory::Resident;
+use crate::vmm::running;
 use crate::vmm::stop::StopReason;
 use crate::vmm::timeline::Timeline;
 use crate::vmm::virtio::Log;
@@ -105,14 +106,15 @@ fn host(what: &'static str) -> impl Fn(io::Error) -> SessionError {
 /// Gives what is to be booted; asked again at every start, since a guest may change its own kernel.
 pub type BootProvider<'a> = dyn FnMut() -> Result<Boot, Box<dyn std::error::Error + Send + Sync>> + 'a;
 
-/// Runs machines until the run has ended.
+/// Runs machines until the run has ended. Each has the volumes that the one before it had last, of which there may be more
+/// or less than `disks`, if it was an HVM machine.
 ///
 /// # Errors
 /// [`SessionError`] where it could not begin or go on; how a guest ends is not an error but an [`Outcome`].
 pub fn run(
     kvm: &HostKvm,
     machine: MachineConfig,
-    disks: &[DiskConfig],
+    mut disks: Vec<DiskConfig>,
     limits: &Limits,
     boot: &mut BootProvider<'_>,
     timeline: &Arc<Timeline>,
@@ -154,7 +156,7 @@ pub fn run(
         let parts = Parts {
             kvm: &kvm.kvm,
             boot: source,
-            disks: disks.to_vec(),
+            disks: disks.clone(),
             console: console.clone(),
             timeline: timeline.clone(),
             log: log.clone(),
@@ -163,11 +165,14 @@ pub fn run(
             Ok(machine) => machine,
             Err(e) => break Err(e.into()),
         };
+        // The machine has them now, and lets go of those that its guest lets go.
+        disks.clear();
         starts += 1;
         let end = driver.drive(&machine);
         // A dead /proc only costs the figure.
         let resident = machine.resident().ok();
-        let reason = machine.end();
+        let running::Ended { reason, disks: left, .. } = machine.end();
+        disks = left;
         match end {
             Err(cause) => break Err(SessionError::Host { what: "waiting for the machine", cause }),
             Ok(End::Stopped) if restarts(&reason, limits, &driver) => driver.stdin.clear(),
@@ -178,7 +183,7 @@ pub fn run(
     drop(driver);
     let (transcript, late) = pump.finish().map_err(host("the console"))?;
     drop(terminal);
-    let flushed = flush(disks);
+    let flushed = flush(&disks);
     let (end, reason, resident) = ran?;
     let outcome = judge(end, reason, seen, &late, limits)?;
     flushed?;

@@ -362,10 +362,10 @@ mod tests {
         // The gap is taken by what fits into it, and its old message is gone.
         let d = routing.allocate(2).unwrap();
         d.program(0, message(9)).unwrap();
-        assert_eq!((connected(), recorder.messages()), (vec![24, 25, 29, 26, 27], vec![
-            (26, 0x1_fee0_0000, 9),
-            (29, 0x1_fee0_0000, 8)
-        ]));
+        assert_eq!(
+            (connected(), recorder.messages()),
+            (vec![24, 25, 29, 26, 27], vec![(26, 0x1_fee0_0000, 9), (29, 0x1_fee0_0000, 8)])
+        );
         let e = routing.allocate(2).unwrap();
         let f = routing.allocate(1).unwrap();
         assert_eq!(connected()[5..], [30, 31, 28]);

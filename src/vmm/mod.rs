@@ -20,3 +20,4 @@ pub mod stop;
 pub mod timeline;
 pub mod vcpu;
 pub mod virtio;
+pub mod volumes;

@@ -210,8 +210,7 @@ impl PciBus {
     pub fn reset(&self) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         // None comes or goes meanwhile.
-        let slots: Vec<_> =
-            self.functions.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        let slots: Vec<_> = self.functions.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
         for (slot, (presence, function)) in slots.into_iter().filter_map(|slot| Some((slot, self.function(slot)?))) {
             function.reset();
             self.follow(slot, function.as_ref(), &presence);
