@@ -207,7 +207,8 @@ fn find<'a>(slots: &'a Slots, name: &str) -> Result<(u8, &'a DiskConfig, &'a dyn
 
 /// Makes a disk durable and drops it.
 fn let_go(disk: DiskConfig) -> io::Result<()> {
-    if disk.disk.is_read_only() { Ok(()) } else { disk.disk.flush() }
+    let DiskConfig { disk, .. } = disk;
+    if disk.is_read_only() { Ok(()) } else { disk.flush() }
 }
 
 impl Volumes for SlotVolumes {
