@@ -7,8 +7,12 @@ mod support;
 
 #[path = "whole_guest/firmware.rs"]
 mod firmware;
+#[path = "whole_guest/hotplug.rs"]
+mod hotplug;
 #[path = "whole_guest/hvm.rs"]
 mod hvm;
+#[path = "whole_guest/lifecycle.rs"]
+mod lifecycle;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

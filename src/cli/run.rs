@@ -314,9 +314,9 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         no_reboot: args.no_reboot,
         grace: args.grace,
     };
-    let ended =
-        session::run(&host, machine, volumes.disks(), &limits, &mut || start.next_boot().map_err(Into::into), timeline)
-            .map_err(|error| name_file(error, args, start.booted()))?;
+    let disks = volumes.disks().to_vec();
+    let ended = session::run(&host, machine, disks, &limits, &mut || start.next_boot().map_err(Into::into), timeline)
+        .map_err(|error| name_file(error, args, start.booted()))?;
     let code = exit_code(&ended.outcome);
     if let Some(path) = &args.boot_report {
         BootReport::new(&args.image, machine, start.booted(), &ended, code, timeline)

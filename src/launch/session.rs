@@ -22,6 +22,7 @@ use crate::vmm::builder::{self, Boot, BuildError, DiskConfig, Parts};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::memory::Resident;
+use crate::vmm::running;
 use crate::vmm::stop::StopReason;
 use crate::vmm::timeline::Timeline;
 use crate::vmm::virtio::Log;
@@ -114,7 +115,7 @@ pub type BootProvider<'a> = dyn FnMut() -> Result<Boot, Box<dyn std::error::Erro
 pub fn run(
     kvm: &HostKvm,
     machine: MachineConfig,
-    disks: &[DiskConfig],
+    disks: Vec<DiskConfig>,
     limits: &Limits,
     boot: &mut BootProvider<'_>,
     timeline: &Arc<Timeline>,
@@ -144,10 +145,10 @@ pub fn run(
         grace_end: None,
     };
     let played = machines.play(first, boot, &mut person);
-    drop((person, machines));
+    drop(person);
     let shown = pump.finish().map_err(host("the console"))?;
     drop(terminal);
-    played.conclude(shown, disks, limits)
+    played.conclude(shown, limits)
 }
 
 /// All that machines which run one after the other have in common.
@@ -156,8 +157,8 @@ pub struct Machines<'a> {
     pub kvm: &'a HostKvm,
     /// Each one's size.
     pub size: MachineConfig,
-    /// Each one's disks.
-    pub disks: &'a [DiskConfig],
+    /// The first one's disks; each later one has those that the one before had last.
+    pub disks: Vec<DiskConfig>,
     /// What ends them.
     pub limits: &'a Limits,
     /// Where instants are recorded.
@@ -176,7 +177,7 @@ pub struct Machines<'a> {
 
 impl Machines<'_> {
     /// Runs them: the first begins with `first`, each later one with what `boot` says. None runs when it returns.
-    pub fn play(&self, first: Boot, boot: &mut BootProvider<'_>, attendant: &mut dyn Attendant) -> Played {
+    pub fn play(mut self, first: Boot, boot: &mut BootProvider<'_>, attendant: &mut dyn Attendant) -> Played {
         let mut driver = Driver {
             pump: self.pump,
             console: self.console,
@@ -195,12 +196,15 @@ impl Machines<'_> {
                 Ok(machine) => machine,
                 Err(e) => break Err(e.into()),
             };
+            // The machine has them now, and lets go of those that its guest lets go.
+            self.disks.clear();
             starts += 1;
             attendant.has_started(&machine);
             let end = driver.drive(&machine, attendant);
             // A dead /proc only costs the figure.
             let resident = machine.resident().ok();
-            let reason = machine.end();
+            let running::Ended { reason, disks, .. } = machine.end();
+            self.disks = disks;
             match end {
                 Err(cause) => break Err(SessionError::Host { what: "waiting for the machine", cause }),
                 Ok(end) if self.restarts(end, &reason, &driver, attendant) => attendant.restarts(),
@@ -208,14 +212,14 @@ impl Machines<'_> {
             }
         };
         let seen = Seen { panicked: driver.panic_end.is_some(), interrupted: attendant.has_asked_to_end() };
-        Played { ran, seen, starts }
+        Played { ran, seen, starts, disks: self.disks }
     }
 
     fn parts(&self, boot: Boot) -> Parts<'_> {
         Parts {
             kvm: &self.kvm.kvm,
             boot,
-            disks: self.disks.to_vec(),
+            disks: self.disks.clone(),
             console: self.console.clone(),
             timeline: self.timeline.clone(),
             log: self.log.clone(),
@@ -238,6 +242,8 @@ pub struct Played {
     ran: Result<(End, StopReason, Option<Resident>), SessionError>,
     seen: Seen,
     starts: u32,
+    /// Those that the last one had, or would have had.
+    disks: Vec<DiskConfig>,
 }
 
 impl Played {
@@ -248,10 +254,9 @@ impl Played {
     pub fn conclude(
         self,
         (transcript, late): (Transcript, Vec<Sight>),
-        disks: &[DiskConfig],
         limits: &Limits,
     ) -> Result<Ended, SessionError> {
-        let flushed = flush(disks);
+        let flushed = flush(&self.disks);
         let (end, reason, resident) = self.ran?;
         let outcome = judge(end, reason, self.seen, &late, limits)?;
         flushed?;

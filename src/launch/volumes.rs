@@ -75,7 +75,7 @@ pub fn open(root: &RootVolume, mapping: &[String]) -> Result<Volumes, VolumeErro
             .for_each(|e| e.persist = !e.read_only);
     }
     let specs = bdm::resolve(root, &entries)?;
-    MachineConfig::check_disks(specs.len(), pv::VIRTIO_MMIO_MAX)?;
+    MachineConfig::check_disks(specs.len(), pv::VOLUMES_MAX)?;
     check_files(&specs)?;
     // Before the disk is opened: what is found on it is then at least as new as this says.
     let root_identity = identity(&root.path);
@@ -139,6 +139,12 @@ impl Volumes {
     #[must_use]
     pub fn disks(&self) -> &[DiskConfig] {
         &self.disks
+    }
+
+    /// The disks alone, so that nothing else keeps one open that the machine lets go of.
+    #[must_use]
+    pub fn into_disks(self) -> Vec<DiskConfig> {
+        self.disks
     }
 
     /// The root, for the planner.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::changes::Changes;
+use super::changes::{Changes, Unplugged};
 use super::desk::{ConnectionId, Desk, Order};
 use super::protocol::{Answer, FailureKind, Request, State};
 use super::unix_ms;
@@ -63,6 +63,10 @@ impl Caretaker {
         for to in self.resets {
             self.desk.answer(to, Answer::failed(FailureKind::Ended, "the machine ended and no other could be started"));
         }
+        for to in self.changes.end() {
+            self.desk
+                .answer(to, Answer::failed(FailureKind::Ended, "the machine ended before its guest let the volume go"));
+        }
         self.desk.close();
         WasForced(self.is_forced || self.grace_end.is_some_and(|end| end <= Instant::now()))
     }
@@ -73,6 +77,7 @@ impl Caretaker {
             let from = order.from;
             match self.obey(order, machine) {
                 Followed::Answered(answer) => self.desk.answer(from, answer),
+                Followed::AnsweredLater => {}
                 Followed::Ends(end, answer) => {
                     if let Some(answer) = answer {
                         self.desk.answer(from, answer);
@@ -110,11 +115,40 @@ impl Caretaker {
                 })
             }
             Request::Snapshot { volumes } => Followed::Answered(self.changes.snapshot(&volumes, order.files)),
-            Request::Plug { volume } => Followed::Answered(self.changes.plug(&volume)),
-            Request::Unplug { volume, force } => Followed::Answered(self.changes.unplug(&volume, force)),
-            Request::Resize { volume, size } => Followed::Answered(self.changes.resize(&volume, size)),
+            Request::Plug { volume } => {
+                let answer = self.changes.plug(machine, volume);
+                self.note_volumes(machine);
+                Followed::Answered(answer)
+            }
+            Request::Unplug { volume, force } => match self.changes.unplug(machine, order.from, &volume, force) {
+                Unplugged::Asked => Followed::AnsweredLater,
+                Unplugged::Done(answer) => {
+                    self.note_volumes(machine);
+                    Followed::Answered(answer)
+                }
+            },
+            Request::Resize { volume, size } => {
+                let answer = self.changes.resize(machine, &volume, size);
+                self.note_volumes(machine);
+                Followed::Answered(answer)
+            }
             Request::Status {} | Request::AttachConsole { .. } => Followed::refused("it is answered elsewhere"),
         }
+    }
+
+    /// Answers those who waited for the guest to let go of volumes.
+    fn look_at_ejections(&mut self, machine: &Machine) {
+        for ejected in machine.ejections().take() {
+            for (to, answer) in self.changes.ejected(&ejected) {
+                self.desk.answer(to, answer);
+            }
+        }
+        self.note_volumes(machine);
+    }
+
+    fn note_volumes(&self, machine: &Machine) {
+        let volumes = self.changes.status(machine);
+        self.desk.note(|status| status.volumes = volumes);
     }
 
     /// Presses the power button; the machine is ended after the grace, or after one that was given before and is over
@@ -145,6 +179,8 @@ pub struct WasForced(pub bool);
 
 enum Followed {
     Answered(Answer),
+    /// When the guest has done something.
+    AnsweredLater,
     /// Also where the answer comes later.
     Ends(End, Option<Answer>),
 }
@@ -159,6 +195,7 @@ impl Attendant for Caretaker {
     fn wait_for<'a>(&'a self, machine: &'a Machine, fds: &mut Vec<PollFd<'a>>) {
         fds.push(PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN));
         fds.push(PollFd::from_borrowed_fd(borrow(&self.desk.for_driver), PollFlags::IN));
+        fds.push(PollFd::from_borrowed_fd(borrow(machine.ejections().event()), PollFlags::IN));
         if self.desk.has_input() {
             fds.push(PollFd::from_borrowed_fd(borrow(machine.input_taken()), PollFlags::IN));
         }
@@ -171,6 +208,9 @@ impl Attendant for Caretaker {
             let _ = self.desk.for_driver.read();
         }
         if is_ready(2) {
+            self.look_at_ejections(machine);
+        }
+        if is_ready(3) {
             let _ = machine.input_taken().read();
         }
         self.desk.give_input(|bytes| machine.input(bytes));
@@ -205,6 +245,7 @@ impl Attendant for Caretaker {
         if let Some(started) = self.started.take() {
             started();
         }
+        self.changes.ask_again(machine);
         for to in self.resets.drain(..) {
             self.desk.answer(to, Answer::done());
         }

@@ -1,26 +1,41 @@
 //! What is done to an instance's volumes while its machine runs.
 
+use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::config::VolumeConfig;
-use super::protocol::{Answer, FailureKind};
+use super::desk::ConnectionId;
+use super::protocol::{Answer, FailureKind, VolumeStatus};
+use super::volumes;
 use crate::disk::layered::{LayerAccess, LayerFiles, Layered};
+use crate::vmm::running::Machine;
+use crate::vmm::volumes::{Ejected, PlugError};
 
 /// The volumes that the machine has, in the order in which the guest sees them; the first is the root.
 pub struct Changes {
     volumes: Vec<VolumeConfig>,
     /// Those that are made of layers, by their ids.
     layered: Vec<(String, Arc<Layered>)>,
+    /// Who waits for the guest to let go of which.
+    leaving: Vec<(ConnectionId, String)>,
 }
 
 /// What keeps a request from being followed.
 type Refusal = (FailureKind, String);
 
+/// How a machine lets go of a volume that is to be detached.
+pub enum Unplugged {
+    /// It has.
+    Done(Answer),
+    /// The guest was asked.
+    Asked,
+}
+
 impl Changes {
-    /// Of a machine that was started with these volumes.
+    /// Of a machine that is started with these volumes.
     pub fn new(volumes: Vec<VolumeConfig>, layered: Vec<(String, Arc<Layered>)>) -> Self {
-        Self { volumes, layered }
+        Self { volumes, layered, leaving: Vec::new() }
     }
 
     /// Puts new layers, of which `files` are the data and the map in turn, on volumes. What was answered before is in what
@@ -33,18 +48,10 @@ impl Changes {
                 let (Some(data), Some(map)) = (files.next(), files.next()) else {
                     return Err((FailureKind::BadRequest, format!("{id}: the files of its new layer did not come")));
                 };
-                let host = |error: &dyn std::fmt::Display| (FailureKind::Host, format!("volume {id}: {error}"));
-                let next = LayerFiles::from_fds(data, map, LayerAccess::Writable).map_err(|e| host(&e))?;
-                layers.snapshot(next).map_err(|e| host(&e))
+                let next = LayerFiles::from_fds(data, map, LayerAccess::Writable).map_err(|e| host(id, &e))?;
+                layers.snapshot(next).map_err(|e| host(id, &e))
             })
         }))
-    }
-
-    fn layers(&self, id: &str) -> Result<&Layered, Refusal> {
-        let layers = self.layered.iter().find(|(of, _)| of == id).map(|(_, layers)| layers.as_ref());
-        layers.ok_or_else(|| {
-            (FailureKind::Unsupported, format!("volume {id} is not made of layers: stop the instance first"))
-        })
     }
 
     fn check_snapshot(&self, volumes: &[String]) -> Result<(), Refusal> {
@@ -56,13 +63,28 @@ impl Changes {
             if volumes.iter().take(at).any(|other| other == id) {
                 return Err((FailureKind::BadRequest, format!("volumes: {id} is there twice")));
             }
+            self.layers(id)?;
         }
         Ok(())
     }
 
+    fn layers(&self, id: &str) -> Result<&Layered, Refusal> {
+        let layers = self.layered.iter().find(|(of, _)| of == id).map(|(_, layers)| layers.as_ref());
+        layers.ok_or_else(|| {
+            (FailureKind::Unsupported, format!("volume {id} is not made of layers: stop the instance first"))
+        })
+    }
+
     /// Adds a volume.
-    pub fn plug(&self, volume: &VolumeConfig) -> Answer {
-        answer(self.check_plug(volume).and_then(|()| Err(stays("takes no volume"))))
+    pub fn plug(&mut self, machine: &Machine, volume: VolumeConfig) -> Answer {
+        answer(self.check_plug(&volume).and_then(|()| {
+            let opened = volumes::open_one(&volume).map_err(|e| (FailureKind::Host, e.to_string()));
+            let (disk, layers) = opened?;
+            machine.plug(disk).map_err(|e| refusal(&e))?;
+            self.layered.extend(layers.map(|layers| (volume.id.clone(), layers)));
+            self.volumes.push(volume);
+            Ok(())
+        }))
     }
 
     fn check_plug(&self, volume: &VolumeConfig) -> Result<(), Refusal> {
@@ -73,17 +95,92 @@ impl Changes {
         }
     }
 
-    /// Takes a volume away.
-    pub fn unplug(&self, id: &str, _force: bool) -> Answer {
-        answer(self.find(id).and_then(|at| match at {
+    /// Takes a volume away, or asks the guest to let go of it: then who asked is answered by [`Changes::ejected`].
+    pub fn unplug(&mut self, machine: &Machine, from: ConnectionId, id: &str, force: bool) -> Unplugged {
+        let serial = match self.check_unplug(id) {
+            Ok(serial) => serial,
+            Err(refused) => return Unplugged::Done(answer(Err(refused))),
+        };
+        if !force {
+            return match machine.unplug(&serial) {
+                Ok(()) => {
+                    self.leaving.push((from, id.to_owned()));
+                    Unplugged::Asked
+                }
+                Err(e) => Unplugged::Done(answer(Err(refusal(&e)))),
+            };
+        }
+        let removed = machine.remove(&serial);
+        if matches!(removed, Ok(()) | Err(PlugError::Flush { .. })) {
+            self.forget(id);
+        }
+        Unplugged::Done(answer(removed.map_err(|e| refusal(&e))))
+    }
+
+    fn check_unplug(&self, id: &str) -> Result<String, Refusal> {
+        match self.find(id)? {
             0 => Err((FailureKind::State, format!("volume {id} is the root: stop the instance first"))),
-            _ => Err(stays("gives no volume back")),
+            at => Ok(self.volumes.get(at).map(VolumeConfig::serial).unwrap_or_default()),
+        }
+    }
+
+    /// The guest has let go of a volume; gives who waited for that, and the answer.
+    pub fn ejected(&mut self, ejected: &Ejected) -> Vec<(ConnectionId, Answer)> {
+        let Some(id) = self.volumes.iter().find(|volume| volume.serial() == ejected.serial).map(|v| v.id.clone())
+        else {
+            return Vec::new();
+        };
+        self.forget(&id);
+        let result = ejected.flushed.as_ref().map(|()| ()).map_err(|e| host(&id, &e));
+        let waiting = std::mem::take(&mut self.leaving);
+        let (done, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, of)| *of == id);
+        self.leaving = others;
+        done.into_iter().map(|(from, _)| (from, answer(result.clone()))).collect()
+    }
+
+    /// Asks the guest of a machine that was just started once more for what the one before had not let go.
+    pub fn ask_again(&mut self, machine: &Machine) {
+        for (_, id) in &self.leaving {
+            let serial = self.volumes.iter().find(|volume| volume.id == *id).map(VolumeConfig::serial);
+            // One that it does not have is let go.
+            let _ = serial.map(|serial| machine.unplug(&serial));
+        }
+    }
+
+    /// Who waits in vain when the last machine has ended.
+    pub fn end(self) -> impl Iterator<Item = ConnectionId> {
+        self.leaving.into_iter().map(|(from, _)| from)
+    }
+
+    /// Makes a volume larger and tells the guest.
+    pub fn resize(&self, machine: &Machine, id: &str, size: u64) -> Answer {
+        answer(self.find(id).and_then(|at| {
+            self.layers(id)?.grow(size).map_err(|e| host(id, &e))?;
+            let serial = self.volumes.get(at).map(VolumeConfig::serial).unwrap_or_default();
+            machine.resize(&serial).map(|_| ()).map_err(|e| refusal(&e))
         }))
     }
 
-    /// Tells the guest that a volume is larger.
-    pub fn resize(&self, id: &str, _size: u64) -> Answer {
-        answer(self.find(id).and_then(|_| Err(stays("has volumes of fixed size"))))
+    /// What is said of the volumes.
+    pub fn status(&self, machine: &Machine) -> Vec<VolumeStatus> {
+        let disks = machine.disks();
+        let status = |volume: &VolumeConfig| {
+            let serial = volume.serial();
+            let disk = disks.iter().find(|disk| disk.serial == serial)?;
+            Some(VolumeStatus {
+                id: volume.id.clone(),
+                device: volume.device.clone(),
+                size: disk.disk.size(),
+                read_only: disk.disk.is_read_only(),
+                ephemeral: volume.ephemeral,
+            })
+        };
+        self.volumes.iter().filter_map(status).collect()
+    }
+
+    fn forget(&mut self, id: &str) {
+        self.volumes.retain(|volume| volume.id != id);
+        self.layered.retain(|(of, _)| of != id);
     }
 
     fn find(&self, id: &str) -> Result<usize, Refusal> {
@@ -92,8 +189,18 @@ impl Changes {
     }
 }
 
-fn stays(what: &str) -> Refusal {
-    (FailureKind::Unsupported, format!("this machine {what} while it runs: stop the instance first"))
+fn host(id: &str, error: &dyn Display) -> Refusal {
+    (FailureKind::Host, format!("volume {id}: {error}"))
+}
+
+fn refusal(error: &PlugError) -> Refusal {
+    let kind = match error {
+        PlugError::Paravirtual(_) => FailureKind::Unsupported,
+        PlugError::None(_) => FailureKind::NotFound,
+        PlugError::Host { .. } | PlugError::Flush { .. } => FailureKind::Host,
+        _ => FailureKind::State,
+    };
+    (kind, error.to_string())
 }
 
 fn answer(done: Result<(), Refusal>) -> Answer {
@@ -137,18 +244,15 @@ mod tests {
         }
         let elsewhere = VolumeConfig { device: data.device.clone(), ..new.clone() };
         let nameless = VolumeConfig { id: "data".into(), ..new.clone() };
-        for (volume, expected) in [
-            (&new, FailureKind::Unsupported),
-            (&data, FailureKind::State),
-            (&elsewhere, FailureKind::State),
-            (&nameless, FailureKind::BadRequest),
-        ] {
-            assert_eq!(kind(changes.plug(volume)), expected, "{volume:?}");
+        let refused = |done: Result<(), Refusal>| done.unwrap_err().0;
+        assert!(changes.check_plug(&new).is_ok());
+        for (volume, expected) in
+            [(&data, FailureKind::State), (&elsewhere, FailureKind::State), (&nameless, FailureKind::BadRequest)]
+        {
+            assert_eq!(refused(changes.check_plug(volume)), expected, "{volume:?}");
         }
-        assert_eq!(kind(changes.unplug(&root.id, true)), FailureKind::State);
-        assert_eq!(kind(changes.unplug(&data.id, true)), FailureKind::Unsupported);
-        assert_eq!(kind(changes.unplug(&new.id, true)), FailureKind::NotFound);
-        assert_eq!(kind(changes.resize(&data.id, 1 << 30)), FailureKind::Unsupported);
-        assert_eq!(kind(changes.resize("", 1 << 30)), FailureKind::NotFound);
+        assert_eq!(refused(changes.check_unplug(&root.id).map(|_| ())), FailureKind::State);
+        assert_eq!(changes.check_unplug(&data.id).unwrap(), data.serial());
+        assert_eq!(refused(changes.check_unplug(&new.id).map(|_| ())), FailureKind::NotFound);
     }
 }

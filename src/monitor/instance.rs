@@ -169,6 +169,7 @@ fn live(
     let desk = Arc::new(Desk::new(first_status(config, &volumes, began_ms)).map_err(host("events"))?);
     *server = Some(Server::start(&config.control_socket, desk.clone())?);
     let mut start = choose(config, &volumes, &timeline)?;
+    let disks = volumes.into_disks();
     let mut boot = || {
         let boot = start.next_boot()?;
         desk.note(|status| {
@@ -189,7 +190,7 @@ fn live(
     let machines = Machines {
         kvm: &kvm,
         size: config.size(),
-        disks: volumes.disks(),
+        disks,
         limits: &limits,
         timeline: &timeline,
         console: &console,
@@ -203,7 +204,7 @@ fn live(
     let played = machines.play(first, &mut boot, &mut caretaker);
     let forced = caretaker.end();
     let shown = pump.finish().map_err(host("the console"))?;
-    Ok((played.conclude(shown, volumes.disks(), &limits)?, forced))
+    Ok((played.conclude(shown, &limits)?, forced))
 }
 
 /// The console's output on its way to the log and to those who are attached.

@@ -84,12 +84,11 @@ impl MachineConfig {
         }
     }
 
-    /// Checks that there is a place for each of `disks` disks among `places`, beside the one device that every machine has.
+    /// Checks that a machine that can have `max` disks has a place for each of `disks`.
     ///
     /// # Errors
     /// [`ConfigError::TooManyDisks`].
-    pub fn check_disks(disks: usize, places: usize) -> Result<(), ConfigError> {
-        let max = places.saturating_sub(1);
+    pub fn check_disks(disks: usize, max: usize) -> Result<(), ConfigError> {
         if disks > max { Err(ConfigError::TooManyDisks { asked: disks, max }) } else { Ok(()) }
     }
 }
@@ -108,7 +107,7 @@ mod tests {
         assert!(matches!(check((8 << 30) + 1, 1), Err(ConfigError::MemoryTooLarge { .. })));
         assert_eq!(check(1 << 30, 0), Err(ConfigError::NoCpus));
         assert!(matches!(check(1 << 30, 255), Err(ConfigError::TooManyCpus { max: 254, .. })));
-        assert!(MachineConfig::check_disks(31, 32).is_ok());
-        assert!(MachineConfig::check_disks(32, 32).is_err());
+        assert!(MachineConfig::check_disks(31, 31).is_ok());
+        assert!(MachineConfig::check_disks(32, 31).is_err());
     }
 }

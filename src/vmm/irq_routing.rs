@@ -33,6 +33,12 @@ pub trait RoutingTarget: Send + Sync {
     /// # Errors
     /// What the kernel says.
     fn connect(&self, event: &EventFd, gsi: u32) -> io::Result<()>;
+
+    /// Takes that back.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn disconnect(&self, event: &EventFd, gsi: u32) -> io::Result<()>;
 }
 
 impl RoutingTarget for VmFd {
@@ -44,6 +50,10 @@ impl RoutingTarget for VmFd {
     fn connect(&self, event: &EventFd, gsi: u32) -> io::Result<()> {
         self.register_irqfd(event, gsi).map_err(|error| io::Error::from_raw_os_error(error.errno()))
     }
+
+    fn disconnect(&self, event: &EventFd, gsi: u32) -> io::Result<()> {
+        self.unregister_irqfd(event, gsi).map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    }
 }
 
 /// The routing table of a virtual machine.
@@ -52,8 +62,20 @@ pub struct IrqRouting(Arc<Table>);
 struct Table {
     target: Arc<dyn RoutingTarget>,
     timer_pin: u32,
-    /// By vector number; `None` until the guest programs it.
-    vectors: Mutex<Vec<Option<MsiMessage>>>,
+    /// By number.
+    vectors: Mutex<Vec<Vector>>,
+}
+
+/// A vector of the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Vector {
+    /// No function's.
+    #[default]
+    Free,
+    /// Of a function; the guest has not programmed it.
+    Silent,
+    /// Of a function.
+    Sends(MsiMessage),
 }
 
 impl IrqRouting {
@@ -79,28 +101,62 @@ impl IrqRouting {
 impl MsiController for IrqRouting {
     fn allocate(&self, count: u16) -> io::Result<Arc<dyn MsiRoute>> {
         let mut vectors = self.0.vectors.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = vectors.len();
+        let first = first_fit(&vectors, count.into());
         let end = first + usize::from(count);
         if end > MAX_VECTORS {
             return Err(io::Error::other(format!("the machine has no more than {MAX_VECTORS} interrupt vectors")));
         }
-        let events = (first..end)
-            .map(|vector| {
-                let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
-                self.0.target.connect(&event, gsi(vector))?;
-                Ok(event)
-            })
-            .collect::<io::Result<_>>()?;
-        vectors.resize(end, None);
-        Ok(Arc::new(Vectors { table: self.0.clone(), first, events }))
+        let len = vectors.len().max(end);
+        vectors.resize(len, Vector::Free);
+        // What is connected so far is taken back where the next cannot be: by Drop, after the lock.
+        let mut taken = Vectors { table: self.0.clone(), first, events: Vec::with_capacity(count.into()) };
+        let connected = (first..end).try_for_each(|vector| {
+            let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
+            self.0.target.connect(&event, gsi(vector))?;
+            taken.events.push(event);
+            if let Some(entry) = vectors.get_mut(vector) {
+                *entry = Vector::Silent;
+            }
+            Ok(())
+        });
+        drop(vectors);
+        connected.map(|()| Arc::new(taken) as Arc<dyn MsiRoute>)
     }
 }
 
-/// The vectors of one function.
+/// Where so many vectors in a row begin that are free, or would be if there were more.
+fn first_fit(vectors: &[Vector], count: usize) -> usize {
+    let mut first = 0;
+    for (at, vector) in vectors.iter().enumerate() {
+        if at - first == count {
+            break;
+        }
+        if *vector != Vector::Free {
+            first = at + 1;
+        }
+    }
+    first
+}
+
+/// The vectors of one function. Dropping it gives them back, for another function to have.
 struct Vectors {
     table: Arc<Table>,
     first: usize,
     events: Vec<EventFd>,
+}
+
+impl Drop for Vectors {
+    fn drop(&mut self) {
+        let mut vectors = self.table.vectors.lock().unwrap_or_else(PoisonError::into_inner);
+        for (vector, event) in (self.first..).zip(&self.events) {
+            // What cannot be disconnected is connected to an event that nobody writes to any more. Its message stays in the
+            // kernel's table until the next change, and nothing sends it.
+            let _ = self.table.target.disconnect(event, gsi(vector));
+            if let Some(entry) = vectors.get_mut(vector) {
+                *entry = Vector::Free;
+            }
+        }
+    }
 }
 
 impl MsiRoute for Vectors {
@@ -110,7 +166,7 @@ impl MsiRoute for Vectors {
         }
         let mut vectors = self.table.vectors.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = vectors.get_mut(self.first + usize::from(vector)).ok_or(io::ErrorKind::InvalidInput)?;
-        let before = entry.replace(message);
+        let before = std::mem::replace(entry, Vector::Sends(message));
         let result = self.table.target.set_routes(&routes(self.table.timer_pin, &vectors));
         if result.is_err() {
             // One message that KVM does not take must not keep all others from being changed.
@@ -134,7 +190,7 @@ fn gsi(vector: usize) -> u32 {
 }
 
 /// The whole table.
-fn routes(timer_pin: u32, vectors: &[Option<MsiMessage>]) -> Vec<kvm_irq_routing_entry> {
+fn routes(timer_pin: u32, vectors: &[Vector]) -> Vec<kvm_irq_routing_entry> {
     let mut routes = Vec::with_capacity((LINES + PIC_LINES) as usize + vectors.len());
     for gsi in 0..PIC_LINES {
         let (chip, pin) = if gsi < 8 { (KVM_IRQCHIP_PIC_MASTER, gsi) } else { (KVM_IRQCHIP_PIC_SLAVE, gsi - 8) };
@@ -142,7 +198,10 @@ fn routes(timer_pin: u32, vectors: &[Option<MsiMessage>]) -> Vec<kvm_irq_routing
     }
     routes.push(line(0, KVM_IRQCHIP_IOAPIC, timer_pin));
     routes.extend((1..LINES).filter(|&gsi| gsi != timer_pin).map(|gsi| line(gsi, KVM_IRQCHIP_IOAPIC, gsi)));
-    routes.extend((0..).zip(vectors).filter_map(|(vector, message)| Some(msi(gsi(vector), (*message)?))));
+    routes.extend((0..).zip(vectors).filter_map(|(number, vector)| match vector {
+        Vector::Sends(message) => Some(msi(gsi(number), *message)),
+        Vector::Free | Vector::Silent => None,
+    }));
     routes
 }
 
@@ -177,6 +236,8 @@ mod tests {
         connected: Mutex<Vec<u32>>,
         /// Data of a message that the kernel does not take.
         refuse: Option<u32>,
+        /// A number that cannot be connected.
+        refuse_gsi: Option<u32>,
     }
 
     fn plain(entry: &kvm_irq_routing_entry) -> Route {
@@ -202,7 +263,17 @@ mod tests {
         }
 
         fn connect(&self, _event: &EventFd, gsi: u32) -> io::Result<()> {
+            if Some(gsi) == self.refuse_gsi {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
             self.connected.lock().unwrap().push(gsi);
+            Ok(())
+        }
+
+        fn disconnect(&self, _event: &EventFd, gsi: u32) -> io::Result<()> {
+            let mut connected = self.connected.lock().unwrap();
+            let at = connected.iter().position(|of| *of == gsi).expect("what is disconnected was connected");
+            connected.remove(at);
             Ok(())
         }
     }
@@ -274,7 +345,46 @@ mod tests {
         // No descriptors are wasted on what has no room.
         assert!(routing.allocate(u16::try_from(MAX_VECTORS).unwrap() + 1).is_err());
         assert!(recorder.connected.lock().unwrap().is_empty());
-        let full = vec![Some(message(1)); MAX_VECTORS];
+        let full = vec![Vector::Sends(message(1)); MAX_VECTORS];
         assert_eq!(routes(0, &full).len(), 4096);
+    }
+
+    #[test]
+    fn vectors_that_are_given_back_are_used_again() {
+        let recorder = Arc::new(Recorder::default());
+        let routing = IrqRouting::new(recorder.clone(), 0);
+        let connected = || recorder.connected.lock().unwrap().clone();
+        let (a, b, c) = (routing.allocate(2).unwrap(), routing.allocate(3).unwrap(), routing.allocate(1).unwrap());
+        b.program(1, message(7)).unwrap();
+        c.program(0, message(8)).unwrap();
+        drop(b);
+        assert_eq!(connected(), [24, 25, 29]);
+        // The gap is taken by what fits into it, and its old message is gone.
+        let d = routing.allocate(2).unwrap();
+        d.program(0, message(9)).unwrap();
+        assert_eq!(
+            (connected(), recorder.messages()),
+            (vec![24, 25, 29, 26, 27], vec![(26, 0x1_fee0_0000, 9), (29, 0x1_fee0_0000, 8)])
+        );
+        let e = routing.allocate(2).unwrap();
+        let f = routing.allocate(1).unwrap();
+        assert_eq!(connected()[5..], [30, 31, 28]);
+        drop((a, c, d, e, f));
+        for _ in 0..1000 {
+            routing.allocate(65).unwrap();
+        }
+        assert!(connected().is_empty());
+        assert!(routing.0.vectors.lock().unwrap().len() < 100);
+    }
+
+    #[test]
+    fn vectors_that_cannot_all_be_had_are_given_back() {
+        let recorder = Arc::new(Recorder { refuse_gsi: Some(27), ..Recorder::default() });
+        let routing = IrqRouting::new(recorder.clone(), 0);
+        let _kept = routing.allocate(1).unwrap();
+        assert!(routing.allocate(5).is_err());
+        assert_eq!(*recorder.connected.lock().unwrap(), [24]);
+        let _fits = routing.allocate(2).unwrap();
+        assert_eq!(*recorder.connected.lock().unwrap(), [24, 25, 26]);
     }
 }

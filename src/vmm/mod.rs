@@ -21,3 +21,4 @@ pub mod stop;
 pub mod timeline;
 pub mod vcpu;
 pub mod virtio;
+pub mod volumes;

@@ -11,6 +11,7 @@ use super::devices::serial::SerialPort;
 use super::memory::{GuestMemory, Ranges, Resident};
 use super::stop::{StopReason, Stopper};
 use super::vcpu::VcpuThread;
+use super::volumes::{DiskConfig, Ejected, Ejections, PlugError, Volumes};
 
 /// The parts of a machine that runs.
 pub(super) struct Running {
@@ -24,8 +25,19 @@ pub(super) struct Running {
     pub(super) serial: Arc<SerialPort>,
     pub(super) input_taken: EventFd,
     pub(super) power_button: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
+    pub(super) volumes: Arc<dyn Volumes>,
     /// Each brings some devices to rest: nothing is in flight when it returns.
     pub(super) quiet: Vec<Box<dyn Fn() + Send>>,
+}
+
+/// What is left of a machine.
+pub struct Ended {
+    /// Why it stopped.
+    pub reason: StopReason,
+    /// The volumes that it had last, the root first: what a machine that goes on in its place should have.
+    pub disks: Vec<DiskConfig>,
+    /// Volumes that the guest had let go and that nobody had looked at.
+    pub ejected: Vec<Ejected>,
 }
 
 /// A running machine. Dropping it ends it.
@@ -81,10 +93,57 @@ impl Machine {
         Ranges::of(&self.0.memory)
     }
 
+    /// Its volumes, in the order of their slots: the root first.
+    #[must_use]
+    pub fn disks(&self) -> Vec<DiskConfig> {
+        self.0.volumes.disks()
+    }
+
+    /// Attaches a volume. The guest is told; when and whether it looks is its own business.
+    ///
+    /// # Errors
+    /// [`PlugError`]; the disk is released then.
+    pub fn plug(&self, disk: DiskConfig) -> Result<(), PlugError> {
+        self.0.volumes.plug(disk)
+    }
+
+    /// Asks the guest to let go of the volume with this serial number or device name. [`Self::ejections`] tells when it has;
+    /// it may be asked again. A guest that restarts has not been asked.
+    ///
+    /// # Errors
+    /// [`PlugError`].
+    pub fn unplug(&self, name: &str) -> Result<(), PlugError> {
+        self.0.volumes.unplug(name)
+    }
+
+    /// Takes a volume away, whatever the guest does with it. When this returns, requests that were begun have ended, those
+    /// behind them are lost, and the disk is durable and released.
+    ///
+    /// # Errors
+    /// [`PlugError`].
+    pub fn remove(&self, name: &str) -> Result<(), PlugError> {
+        self.0.volumes.remove(name)
+    }
+
+    /// Tells the guest that a volume has another size; its disk says which already. Gives it in bytes.
+    ///
+    /// # Errors
+    /// [`PlugError`].
+    pub fn resize(&self, name: &str) -> Result<u64, PlugError> {
+        self.0.volumes.resized(name)
+    }
+
+    /// Volumes that the guest has let go, asked or not, and whose disks are released.
+    #[must_use]
+    pub fn ejections(&self) -> &Ejections {
+        self.0.volumes.ejections()
+    }
+
     /// Ends it: no instruction of the guest is executed and no request is in flight when this returns.
-    pub fn end(mut self) -> StopReason {
+    pub fn end(mut self) -> Ended {
         self.wind_up();
-        self.0.stopper.reason().cloned().unwrap_or(StopReason::Ended)
+        let reason = self.0.stopper.reason().cloned().unwrap_or(StopReason::Ended);
+        Ended { reason, disks: self.0.volumes.disks(), ejected: self.0.volumes.ejections().take() }
     }
 
     fn wind_up(&mut self) {
@@ -94,6 +153,7 @@ impl Machine {
         }
         self.0.vcpus.drain(..).for_each(VcpuThread::join);
         self.0.quiet.iter().for_each(|quiet| quiet());
+        self.0.volumes.settle();
     }
 }
 

@@ -174,7 +174,9 @@ fn copies() {
     }
     cloud.done(&["image", "deregister", &image, "--delete-snapshots"]);
     cloud.check();
-    let instance = text(&cloud.json(&["instance", "run", "copy 5", "--type", "t3.nano", "--region", "us-west-2"])[0]["instance_id"]);
+    let instance = text(
+        &cloud.json(&["instance", "run", "copy 5", "--type", "t3.nano", "--region", "us-west-2"])[0]["instance_id"],
+    );
     cloud.wait_for_console(&instance, "type");
 }
 

@@ -186,9 +186,7 @@ impl CloudWorld {
     #[track_caller]
     pub fn wait_for_console(&self, instance: &str, text: &str) {
         let log = self.file_of(instance, "console.log");
-        wait_until(text, || {
-            read_log(&log, u64::MAX).is_ok_and(|shown| String::from_utf8_lossy(&shown).contains(text))
-        });
+        wait_until(text, || read_log(&log, u64::MAX).is_ok_and(|shown| String::from_utf8_lossy(&shown).contains(text)));
     }
 
     /// Types on an instance's console.

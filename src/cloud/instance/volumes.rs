@@ -1,5 +1,7 @@
 //! Volumes that come to instances and go from them, also while their machines run.
 
+use std::time::Duration;
+
 use rusqlite::{Transaction, params};
 
 use super::life::{check_idle, monitor};
@@ -15,7 +17,10 @@ use crate::cloud::{Cloud, layer};
 use crate::launch::bdm::DeviceName;
 use crate::monitor::client::{Client, ClientError};
 use crate::monitor::config::VolumeConfig;
+use crate::monitor::protocol::FailureKind;
 
+/// How long a guest may take to let go of a volume before that is told.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Most volumes of an instance, as on EC2's Nitro.
 const MAX_VOLUMES: usize = 28;
 
@@ -121,8 +126,15 @@ impl Cloud {
 
     fn unplug(&self, volume: &Id, instance: &Id, force: bool) -> Result<(), CloudError> {
         let socket = Files::of(&self.home, instance.as_str()).socket();
-        match Client::connect(&socket).and_then(|mut client| client.unplug(volume.as_str(), force)) {
+        let client = Client::connect(&socket).and_then(|client| client.with_patience(PATIENCE));
+        match client.and_then(|mut client| client.unplug(volume.as_str(), force)) {
             Ok(()) | Err(ClientError::NotRunning { .. } | ClientError::Ended) => Ok(()),
+            // The guest has let it go since it was last asked.
+            Err(ClientError::Refused(failure)) if failure.kind == FailureKind::NotFound => Ok(()),
+            Err(ClientError::Silent { .. }) => {
+                let why = "the guest has not let it go (it was asked, and still may); try again, or --force".into();
+                Err(CloudError::State { what: volume.to_string(), why })
+            }
             Err(error) => Err(monitor(instance, &error)),
         }
     }

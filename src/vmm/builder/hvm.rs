@@ -9,8 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
-    BuildError, Common, DiskConfig, DiskInterface, Firmware, clone_event, create_irq_chip, create_vcpus, create_vm,
-    event, give_memory, rom, start_vcpus, supported_cpuid,
+    BuildError, Common, DiskInterface, Firmware, clone_event, create_irq_chip, create_vcpus, create_vm, event,
+    give_memory, rom, start_vcpus, supported_cpuid,
 };
 use crate::vmm::bus::{Bus, BusDevice};
 use crate::vmm::config::MachineConfig;
@@ -29,27 +29,25 @@ use crate::vmm::huge_pages;
 use crate::vmm::irq_routing::IrqRouting;
 use crate::vmm::machine::hvm::{self, MemoryLayout};
 use crate::vmm::machine::hvm_firmware::{self, BootPath};
-use crate::vmm::memory::{self, GuestMemory};
-use crate::vmm::nvme::{self, NvmeFunction};
+use crate::vmm::memory;
 use crate::vmm::pci::bus::{PciBus, PciWindows};
 use crate::vmm::pci::chipset::{self, HostBridge, IsaBridge};
-use crate::vmm::pci::intx::{Intx, SharedLine};
+use crate::vmm::pci::hotplug::{self, HotplugPorts, SlotEvents};
+use crate::vmm::pci::intx::SharedLine;
 use crate::vmm::pci::ports::{CONFIG_PORTS, CONFIG_PORTS_LEN, ConfigPorts};
-use crate::vmm::pci::{DevFn, PciFunction};
 use crate::vmm::running::{Machine, Running};
 use crate::vmm::stop::{StopReason, Stopper};
 use crate::vmm::timeline::{Mark, Timeline};
 use crate::vmm::vcpu::{Shared, kernel_sign};
-use crate::vmm::virtio::block::Block;
-use crate::vmm::virtio::pci::VirtioPci;
 use crate::vmm::virtio::rng::Rng;
-use crate::vmm::virtio::{Log, VirtioDevice};
+use crate::vmm::volumes::functions::Functions;
+use crate::vmm::volumes::slots::SlotVolumes;
 
 /// `CPUID` leaf with the number of physical address bits.
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 
 pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, BuildError> {
-    MachineConfig::check_disks(parts.disks.len(), hvm::SLOTS_MAX)?;
+    MachineConfig::check_disks(parts.disks.len(), hvm::VOLUMES_MAX)?;
     let cpuid = supported_cpuid(parts.kvm)?;
     let layout = MemoryLayout::new(parts.memory, address_bits(&cpuid));
 
@@ -82,22 +80,26 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     ports.add_small(&stopper, &parts.console)?;
     let power = ports.add_power(&stopper, &parts.timeline)?;
 
-    let mut pci = Pci::new(&vm, &layout, memory.clone(), routing);
-    pci.add_chipset(&power)?;
+    let bus = pci_bus(&vm, &layout, &power)?;
+    let functions = Functions {
+        interface: firmware.interface,
+        memory: memory.clone(),
+        msi: Box::new(routing),
+        line: pci_lines(&vm),
+        cpus: parts.cpus,
+        log: parts.log.clone(),
+    };
+    let volumes = ports.add_volumes(&bus, functions, &power)?;
     for disk in &parts.disks {
-        match firmware.interface {
-            DiskInterface::Virtio => {
-                pci.add_virtio(Box::new(Block::new(disk.disk.clone(), &disk.serial, 1, parts.log.clone())))?;
-            }
-            DiskInterface::Nvme => pci.add_nvme(disk, parts.cpus, parts.log.clone())?,
-        }
+        volumes.put_before_start(disk.clone())?;
     }
-    pci.add_virtio(Box::new(Rng::new()))?;
+    let entropy = volumes.functions().virtio(hvm::ENTROPY.device(), Box::new(Rng::new()));
+    bus.add(hvm::ENTROPY, Arc::new(entropy.map_err(|cause| BuildError::Event { what: "entropy device", cause })?))?;
     let mut mmio = Bus::default();
     rom::add_variables(&vm, &mut mmio, &firmware, parts.log.clone())?;
-    pci.bus.claim(&mut mmio, &mut ports.bus)?;
+    bus.claim(&mut mmio, &mut ports.bus)?;
     let resets = stopper.clone();
-    let config_ports = ConfigPorts::new(pci.bus.clone(), Box::new(move || resets.stop(StopReason::Reset)));
+    let config_ports = ConfigPorts::new(bus.clone(), Box::new(move || resets.stop(StopReason::Reset)));
     ports.add(CONFIG_PORTS, CONFIG_PORTS_LEN, config_ports)?;
 
     let shared = Shared { ports: ports.bus, mmio, stopper: stopper.clone(), timeline: parts.timeline.clone() };
@@ -106,7 +108,6 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     parts.timeline.mark(Mark::DevicesReady);
     huge_pages::advise(&memory);
     let vcpus = start_vcpus(vcpus, &Arc::new(shared))?;
-    let bus = pci.bus;
     let mut quiet: Vec<Box<dyn Fn() + Send>> = vec![Box::new(move || bus.reset())];
     quiet.extend(firmware.variables.map(|variables| rom::keeping(variables, parts.log.clone())));
     let running = Running {
@@ -121,6 +122,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
             power.press_power_button();
             Ok(())
         }),
+        volumes,
         quiet,
     };
     Ok(Machine::new(running, &parts.console))
@@ -192,76 +194,52 @@ impl Ports {
         self.add(hvm::APM, pm::APM_PORTS, ApmPorts(power.clone()))?;
         Ok(power)
     }
+
+    /// The slots of volumes, empty, and the registers by which the guest learns of them and empties them.
+    fn add_volumes(
+        &mut self,
+        bus: &Arc<PciBus>,
+        functions: Functions,
+        power: &PowerManagement,
+    ) -> Result<Arc<SlotVolumes>, BuildError> {
+        let power = power.clone();
+        let event = move |asserted| power.set_general_event(hvm::PCI_HOTPLUG_EVENT, asserted);
+        let events = Arc::new(SlotEvents::new(Box::new(event)));
+        let volumes = SlotVolumes::new(bus.clone(), events.clone(), functions, hvm::VOLUME_SLOTS)
+            .map_err(|cause| BuildError::Event { what: "volumes", cause })?;
+        let ejecting = volumes.clone();
+        let registers = HotplugPorts::new(events, Box::new(move |slot| ejecting.eject(slot)));
+        self.add(hvm::PCI_HOTPLUG, hotplug::PORTS, registers)?;
+        Ok(volumes)
+    }
 }
 
-/// Adds functions to the PCI bus.
-struct Pci {
-    bus: Arc<PciBus>,
-    memory: GuestMemory,
-    routing: IrqRouting,
-    /// By interrupt number.
-    lines: Vec<(u32, Arc<SharedLine>)>,
-    next_slot: u8,
+/// The PCI bus, with the functions that firmware knows the machine by.
+fn pci_bus(vm: &Arc<VmFd>, layout: &MemoryLayout, power: &PowerManagement) -> Result<Arc<PciBus>, BuildError> {
+    let windows = PciWindows {
+        memory: std::iter::once(layout.pci_low()).chain(layout.pci_high()).collect(),
+        io: hvm::PCI_IO.to_vec(),
+    };
+    let bus = Arc::new(PciBus::new(windows, vm.clone()));
+    // There is memory from 0xc0000 on at all times, with the ROM's end in it.
+    bus.add(hvm::HOST_BRIDGE, Arc::new(HostBridge::new(Box::new(|_| {}))))?;
+    bus.add(hvm::ISA_BRIDGE, Arc::new(IsaBridge::new()))?;
+    let registers = Arc::new(power.clone());
+    bus.add(hvm::POWER_MANAGEMENT, Arc::new(chipset::PowerManagement::new(registers)))?;
+    Ok(bus)
 }
 
-impl Pci {
-    fn new(vm: &Arc<VmFd>, layout: &MemoryLayout, memory: GuestMemory, routing: IrqRouting) -> Self {
-        let windows = PciWindows {
-            memory: std::iter::once(layout.pci_low()).chain(layout.pci_high()).collect(),
-            io: hvm::PCI_IO.to_vec(),
-        };
-        let mut gsis = hvm::PCI_GSIS.to_vec();
-        gsis.dedup();
-        let shared = |gsi| {
-            let line = line(vm, gsi);
-            (gsi, SharedLine::new(Box::new(move |level| line(level))))
-        };
-        Self {
-            bus: Arc::new(PciBus::new(windows, vm.clone())),
-            memory,
-            routing,
-            lines: gsis.into_iter().map(shared).collect(),
-            next_slot: hvm::FIRST_SLOT,
-        }
-    }
-
-    /// The functions that firmware knows the machine by.
-    fn add_chipset(&mut self, power: &PowerManagement) -> Result<(), BuildError> {
-        // There is memory from 0xc0000 on at all times, with the ROM's end in it.
-        self.bus.add(hvm::HOST_BRIDGE, Arc::new(HostBridge::new(Box::new(|_| {}))))?;
-        self.bus.add(hvm::ISA_BRIDGE, Arc::new(IsaBridge::new()))?;
-        let registers = Arc::new(power.clone());
-        self.bus.add(hvm::POWER_MANAGEMENT, Arc::new(chipset::PowerManagement::new(registers)))?;
-        Ok(())
-    }
-
-    /// The interrupt pin INTA# of a slot.
-    fn intx(&self, slot: u8) -> Option<Arc<Intx>> {
+/// The line that pin INTA# of each slot hangs on.
+fn pci_lines(vm: &Arc<VmFd>) -> Box<dyn Fn(u8) -> Option<Arc<SharedLine>> + Send + Sync> {
+    let mut gsis = hvm::PCI_GSIS.to_vec();
+    gsis.dedup();
+    let shared = |gsi| {
+        let line = line(vm, gsi);
+        (gsi, SharedLine::new(Box::new(move |level| line(level))))
+    };
+    let lines: Vec<(u32, Arc<SharedLine>)> = gsis.into_iter().map(shared).collect();
+    Box::new(move |slot| {
         let gsi = hvm::pci_gsi(slot, 0);
-        self.lines.iter().find(|(of, _)| *of == gsi).map(|(_, line)| Intx::new(line.clone()))
-    }
-
-    fn add(&mut self, function: Arc<dyn PciFunction>) -> Result<(), BuildError> {
-        self.bus.add(DevFn::new(self.next_slot, 0), function)?;
-        self.next_slot += 1;
-        Ok(())
-    }
-
-    /// With a pair of queues for each processor, and two at least: OVMF's driver takes two, or none.
-    fn add_nvme(&mut self, disk: &DiskConfig, cpus: u8, log: Log) -> Result<(), BuildError> {
-        let identity = match disk.ephemeral {
-            Some(number) => nvme::Identity::instance_store(number, &disk.serial, &disk.device),
-            None => nvme::Identity::ebs(&disk.serial, &disk.device),
-        };
-        let (disk, memory) = (disk.disk.clone(), self.memory.clone());
-        let function = NvmeFunction::new(disk, identity, memory, cpus.max(2).into(), &self.routing, log)
-            .map_err(|cause| BuildError::Event { what: "NVMe controller", cause })?;
-        self.add(Arc::new(function))
-    }
-
-    fn add_virtio(&mut self, device: Box<dyn VirtioDevice>) -> Result<(), BuildError> {
-        let function = VirtioPci::new(device, self.memory.clone(), &self.routing, self.intx(self.next_slot))
-            .map_err(|cause| BuildError::Event { what: "virtio device", cause })?;
-        self.add(Arc::new(function))
-    }
+        lines.iter().find(|(of, _)| *of == gsi).map(|(_, line)| line.clone())
+    })
 }

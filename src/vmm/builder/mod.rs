@@ -29,20 +29,8 @@ use super::timeline::Timeline;
 use super::vcpu::cpuid::CpuidTemplate;
 use super::vcpu::{Shared, VcpuError, VcpuThread};
 use super::virtio::{ActivateError, Log};
-use crate::disk::Disk;
-
-/// A disk and its serial number.
-#[derive(Clone)]
-pub struct DiskConfig {
-    /// The disk.
-    pub disk: Arc<dyn Disk>,
-    /// Serial number: at most 20 bytes.
-    pub serial: String,
-    /// Name of its device in the mapping, such as `/dev/sdf`: what rules of stock images make links of.
-    pub device: String,
-    /// The number of the instance store volume that it is, if it is one: NVMe controllers of EC2 tell these apart.
-    pub ephemeral: Option<u8>,
-}
+use super::volumes::PlugError;
+pub use super::volumes::{DiskConfig, functions::DiskInterface};
 
 /// What a machine starts with.
 pub enum Boot {
@@ -50,15 +38,6 @@ pub enum Boot {
     Kernel(BootSource),
     /// Firmware, which finds a boot loader on the first disk: a whole PC.
     Firmware(Firmware),
-}
-
-/// How a guest with a PCI bus sees its disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DiskInterface {
-    /// virtio-blk.
-    Virtio,
-    /// NVMe controllers that look like those of EC2.
-    Nvme,
 }
 
 /// Firmware, and what it is told.
@@ -132,6 +111,9 @@ pub enum BuildError {
     /// Two devices at one address: a fault of the address map.
     #[error("the machine's address map: {0}")]
     Bus(#[from] BusError),
+    /// A volume.
+    #[error(transparent)]
+    Volume(#[from] PlugError),
     /// A device.
     #[error(transparent)]
     Device(#[from] ActivateError),

@@ -7,8 +7,8 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
-    BuildError, Common, clone_event, create_irq_chip, create_vcpus, create_vm, event, give_memory, start_vcpus,
-    supported_cpuid,
+    BuildError, Common, DiskConfig, clone_event, create_irq_chip, create_vcpus, create_vm, event, give_memory,
+    start_vcpus, supported_cpuid,
 };
 use crate::vmm::boot::{self, BootError, BootSource};
 use crate::vmm::bus::Bus;
@@ -30,9 +30,10 @@ use crate::vmm::virtio::VirtioDevice;
 use crate::vmm::virtio::block::Block;
 use crate::vmm::virtio::mmio::{self, MmioTransport};
 use crate::vmm::virtio::rng::Rng;
+use crate::vmm::volumes::fixed::{FixedVolumes, Resized};
 
 pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<Machine, BuildError> {
-    MachineConfig::check_disks(parts.disks.len(), pv::VIRTIO_MMIO_MAX)?;
+    MachineConfig::check_disks(parts.disks.len(), pv::VOLUMES_MAX)?;
     let cpus = parts.cpus;
 
     let vm = Arc::new(create_vm(parts.kvm, pv::KVM_IDENTITY_MAP, pv::KVM_TSS)?);
@@ -60,6 +61,7 @@ pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<M
     devices.add_virtio(Box::new(Rng::new()))?;
     let power_button = devices.irq("power button", pv::POWER_BUTTON_GSI)?;
     let Devices { ports, mmio, transports, .. } = devices;
+    let volumes = volumes(&parts.disks, &transports)?;
 
     let shared = Arc::new(Shared { ports, mmio, stopper: stopper.clone(), timeline: parts.timeline.clone() });
     let vcpus = create_vcpus(parts.kvm, &vm, supported_cpuid(parts.kvm)?, cpus)?;
@@ -80,9 +82,20 @@ pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<M
         serial,
         input_taken,
         power_button: Box::new(move || power_button.write(1)),
+        volumes: Arc::new(volumes),
         quiet: transports.into_iter().map(|t| Box::new(move || t.reset()) as Box<dyn Fn() + Send>).collect(),
     };
     Ok(Machine::new(running, &parts.console))
+}
+
+/// The disks with their transports, which begin with them.
+fn volumes(disks: &[DiskConfig], transports: &[Arc<MmioTransport>]) -> Result<FixedVolumes, BuildError> {
+    let volume = |(disk, transport): (&DiskConfig, &Arc<MmioTransport>)| {
+        let transport = transport.clone();
+        (disk.clone(), Box::new(move || transport.config_changed()) as Resized)
+    };
+    FixedVolumes::new(disks.iter().zip(transports).map(volume).collect())
+        .map_err(|cause| BuildError::Event { what: "volumes", cause })
 }
 
 fn write_tables(memory: &GuestMemory, cpus: u8, virtio_devices: usize) -> Result<(), BuildError> {

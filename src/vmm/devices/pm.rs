@@ -1,7 +1,8 @@
 //! Power management as a PIIX4 has it (ACPI 6.5, section 4.8): PM1 event and control registers, the PM timer, and the
 //! APM ports by which ACPI is switched on.
 //!
-//! The fixed hardware of this machine is a power button and a timer. There are no general-purpose events.
+//! The fixed hardware of this machine is a power button and a timer. General-purpose events (section 4.8.4.1) are
+//! level-triggered: the status of one cannot be cleared while its source asserts it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +19,10 @@ pub const PM1_EVENT: u64 = 0;
 pub const PM1_CONTROL: u64 = 4;
 /// Offset of the PM timer: four bytes.
 pub const PM_TIMER: u64 = 8;
+/// Offset of the general-purpose event block: status and enable, two bytes each (Intel 82371AB, sections 7.2.5 and 7.2.6).
+pub const GENERAL_EVENTS: u64 = 12;
+/// Bytes of the general-purpose event block.
+pub const GENERAL_EVENTS_LEN: u8 = 4;
 /// How many APM ports there are: control and status.
 pub const APM_PORTS: u64 = 2;
 /// What is written to the APM control port to switch ACPI on.
@@ -26,6 +31,9 @@ pub const ACPI_ENABLE: u8 = 0xf1;
 pub const ACPI_DISABLE: u8 = 0xf0;
 /// The sleep type that means power-off. Firmware knows it without tables: it is that of a PIIX4.
 pub const SLEEP_TYPE_S5: u8 = 0;
+
+/// Offset of the enable half of the general-purpose event block.
+const GENERAL_ENABLE: u64 = GENERAL_EVENTS + 2;
 
 /// The PM timer's frequency in Hz (ACPI 6.5, section 4.8.3.3).
 const TIMER_HZ: u64 = 3_579_545;
@@ -60,6 +68,10 @@ struct State {
     status: u16,
     enable: u16,
     control: u16,
+    general_status: u16,
+    general_enable: u16,
+    /// General-purpose events that are asserted.
+    general_level: u16,
     /// How often the timer's highest bit had changed when the guest last cleared its status.
     timer_seen: u64,
     apm_control: u8,
@@ -98,6 +110,20 @@ impl PowerManagement {
         self.update_sci(&state);
     }
 
+    /// Asserts or deasserts the source of general-purpose event `number`, 0 to 15. A guest that has not switched the event
+    /// on sees it when it does.
+    pub fn set_general_event(&self, number: u8, asserted: bool) {
+        let bit = 1_u16.checked_shl(number.into()).unwrap_or(0);
+        let mut state = self.state();
+        if asserted {
+            state.general_level |= bit;
+            state.general_status |= bit;
+        } else {
+            state.general_level &= !bit;
+        }
+        self.update_sci(&state);
+    }
+
     /// The timer without an end.
     fn ticks(&self) -> u64 {
         let nanos = (self.0.clock)().saturating_sub(self.0.start);
@@ -120,12 +146,14 @@ impl PowerManagement {
     }
 
     fn update_sci(&self, state: &State) {
-        let wanted = state.status & state.enable & EVENTS != 0;
-        (self.0.sci)(wanted && state.control & SCI_ENABLE != 0);
+        let wanted = state.status & state.enable & EVENTS | state.general_status & state.general_enable;
+        (self.0.sci)(wanted != 0 && state.control & SCI_ENABLE != 0);
     }
 
     fn read_byte(&self, state: &State, offset: u64) -> u8 {
-        let registers = [self.status(state), state.enable, state.control, 0];
+        // The timer is between control and general-purpose events.
+        let registers =
+            [self.status(state), state.enable, state.control, 0, 0, 0, state.general_status, state.general_enable];
         let half = |value: u16| value.to_le_bytes()[usize::from(offset % 2 == 1)];
         match usize::try_from(offset / 2).ok().and_then(|index| registers.get(index)) {
             Some(value) => half(*value),
@@ -144,6 +172,8 @@ impl PowerManagement {
             }
             2 => state.enable = (state.enable & !mask | value) & EVENTS,
             4 => self.write_control(state, state.control & !mask | value),
+            GENERAL_EVENTS => state.general_status = state.general_status & !value | state.general_level,
+            GENERAL_ENABLE => state.general_enable = state.general_enable & !mask | value,
             _ => {}
         }
         self.update_sci(state);
@@ -296,6 +326,33 @@ mod tests {
         assert!(sci());
         b.apm.write(0, &[ACPI_DISABLE]);
         assert!(!sci());
+    }
+
+    #[test]
+    fn a_general_purpose_event_lasts_as_long_as_its_source() {
+        let b = bench();
+        let sci = || b.sci.load(Ordering::SeqCst);
+        let status = || b.word(GENERAL_EVENTS);
+        b.apm.write(0, &[ACPI_ENABLE]);
+        b.pm.set_general_event(1, true);
+        b.pm.set_general_event(16, true);
+        assert_eq!((status(), sci()), (2, false), "it is not enabled");
+        // Cleared when the system starts, and nothing is lost.
+        b.pm.write(GENERAL_EVENTS, &0xffff_u32.to_le_bytes());
+        assert_eq!((status(), b.word(GENERAL_ENABLE), sci()), (2, 0, false));
+        b.pm.write(GENERAL_ENABLE, &[2]);
+        assert!(sci());
+        b.pm.write(GENERAL_EVENTS, &[2]);
+        assert!(sci());
+        b.pm.set_general_event(1, false);
+        assert_eq!((status(), sci()), (2, true), "what has been is remembered");
+        b.pm.write(GENERAL_EVENTS, &[0xfd, 0xff]);
+        assert_eq!((status(), sci()), (2, true));
+        b.pm.write(GENERAL_EVENTS, &[2]);
+        assert_eq!((status(), b.word(GENERAL_ENABLE), sci()), (0, 2, false));
+        b.pm.set_general_event(15, true);
+        b.pm.write(GENERAL_ENABLE + 1, &[0x80]);
+        assert_eq!((status(), b.word(GENERAL_ENABLE), sci()), (0x8000, 0x8002, true));
     }
 
     #[test]

@@ -64,6 +64,10 @@ pub const BOOT_TIMER: u64 = 0x508;
 pub const FW_CFG: u64 = 0x510;
 /// Power management registers. They always answer here; firmware may have them answer in [`PCI_IO`] too.
 pub const PM_BASE: u64 = 0x600;
+/// Slots that are filled and emptied ([`crate::vmm::pci::hotplug`]).
+pub const PCI_HOTPLUG: u64 = 0xae00;
+/// The general-purpose event that tells of these.
+pub const PCI_HOTPLUG_EVENT: u8 = 1;
 /// The reset control register.
 pub const RESET_CONTROL: u64 = 0xcf9;
 /// What resets the whole machine there.
@@ -92,10 +96,13 @@ pub const HOST_BRIDGE: DevFn = DevFn::new(0, 0);
 pub const ISA_BRIDGE: DevFn = DevFn::new(1, 0);
 /// Power management.
 pub const POWER_MANAGEMENT: DevFn = DevFn::new(1, 3);
-/// The slot of the first device; the others follow.
-pub const FIRST_SLOT: u8 = 3;
-/// How many slots there are for devices.
-pub const SLOTS_MAX: usize = 29;
+/// The entropy device.
+pub const ENTROPY: DevFn = DevFn::new(2, 0);
+/// The slots of volumes: the first one is the root's, which stays there; all others are filled and emptied while the guest
+/// runs.
+pub const VOLUME_SLOTS: Range<u8> = 3..32;
+/// How many volumes there may be.
+pub const VOLUMES_MAX: usize = 29;
 
 /// The interrupt of a pin (0 is INTA#) of a slot.
 #[must_use]
@@ -194,6 +201,13 @@ mod tests {
         assert_eq!(firmware_bases(ROM_MAX, 1), None);
         assert_eq!(firmware_bases(u64::MAX, 1), None);
         const { assert!(KVM_PAGES.end <= FOUR_GIB - ROM_MAX) };
+    }
+
+    #[test]
+    fn as_many_volumes_as_slots_and_ports_clear_of_those_of_functions() {
+        assert_eq!(VOLUME_SLOTS.len(), VOLUMES_MAX);
+        let ports = PCI_HOTPLUG..PCI_HOTPLUG + crate::vmm::pci::hotplug::PORTS;
+        assert!(PCI_IO.iter().all(|window| window.end <= ports.start || ports.end <= window.start));
     }
 
     #[test]

@@ -16,8 +16,10 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 
 use super::hvm::{self, MemoryLayout};
+use super::hvm_hotplug;
 use crate::vmm::devices::linker::{Script, Zone};
 use crate::vmm::devices::{cmos, fw_cfg, pm};
+use crate::vmm::pci::hotplug;
 
 const OEM_ID: [u8; 6] = *b"AMIBOO";
 const OEM_TABLE_ID: [u8; 8] = *b"AMIBOOTH";
@@ -146,6 +148,7 @@ fn register(base: u64, bits: u8, access: AccessSize) -> GAS {
 fn fadt(facs: u32, dsdt: u32) -> impl Aml {
     let (event, control, timer) =
         (hvm::PM_BASE + pm::PM1_EVENT, hvm::PM_BASE + pm::PM1_CONTROL, hvm::PM_BASE + pm::PM_TIMER);
+    let general_events = hvm::PM_BASE + pm::GENERAL_EVENTS;
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .dsdt_32(dsdt)
         .firmware_ctrl_32(facs)
@@ -163,9 +166,11 @@ fn fadt(facs: u32, dsdt: u32) -> impl Aml {
     (fadt.pm1a_evt_blk, fadt.pm1_evt_len) = (port(event).into(), 4);
     (fadt.pm1a_cnt_blk, fadt.pm1_cnt_len) = (port(control).into(), 2);
     (fadt.pm_tmr_blk, fadt.pm_tmr_len) = (port(timer).into(), 4);
+    (fadt.gpe0_blk, fadt.gpe0_blk_len) = (port(general_events).into(), pm::GENERAL_EVENTS_LEN);
     fadt.x_pm1a_evt_blk = register(event, 32, AccessSize::WordAccess);
     fadt.x_pm1a_cnt_blk = register(control, 16, AccessSize::WordAccess);
     fadt.x_pm_tmr_blk = register(timer, 32, AccessSize::DwordAccess);
+    fadt.x_gpe0_blk = register(general_events, 8 * pm::GENERAL_EVENTS_LEN, AccessSize::ByteAccess);
     fadt.p_lvl2_lat = NO_C2.into();
     fadt.p_lvl3_lat = NO_C3.into();
     fadt.century = cmos::CENTURY;
@@ -227,6 +232,7 @@ fn dsdt(layout: &MemoryLayout) -> Sdt {
     Name::new("_S5_".into(), &Package::new(s5)).to_aml_bytes(&mut aml);
     pci_root(&mut aml, layout);
     isa_devices(&mut aml);
+    hvm_hotplug::slots(&mut aml);
     table(*b"DSDT", 2, &aml)
 }
 
@@ -321,6 +327,7 @@ fn isa_devices(aml: &mut Vec<u8>) {
             &io(hvm::FW_CFG, len(fw_cfg::PORTS)),
             &io(hvm::DEBUG_CONSOLE, 1),
             &io(hvm::BOOT_TIMER, 1),
+            &io(hvm::PCI_HOTPLUG, len(hotplug::PORTS)),
         ],
     );
 }

@@ -76,7 +76,7 @@ fn e820(layout: &MemoryLayout) -> Vec<u8> {
 
 /// Open Firmware's name of the first disk.
 fn boot_order(boot: BootPath) -> Vec<u8> {
-    format!("/pci@i0cf8/{}@{:x}/{}\0", boot.function, hvm::FIRST_SLOT, boot.unit).into_bytes()
+    format!("/pci@i0cf8/{}@{:x}/{}\0", boot.function, hvm::VOLUME_SLOTS.start, boot.unit).into_bytes()
 }
 
 #[cfg(test)]

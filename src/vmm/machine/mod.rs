@@ -3,5 +3,6 @@
 pub mod hvm;
 pub mod hvm_acpi;
 pub mod hvm_firmware;
+mod hvm_hotplug;
 pub mod pv;
 pub mod pv_acpi;

@@ -139,10 +139,14 @@ impl Engine {
         let wanted = Wanted::parse(command)?;
         // Those that came before this command belong into the log that it reads.
         self.note_bad_doorbells();
-        let bytes = log_page::read(&self.shared, &self.features, &self.errors, &wanted, command.nsid)?;
+        self.note_resize();
+        let (changed, nsid) = (self.namespace_changed, command.nsid);
+        let bytes = log_page::read(&self.shared, &self.features, &self.errors, changed, &wanted, nsid)?;
         prp::give(&self.shared.memory, command, &bytes)?;
         if !wanted.retain_event {
             self.events.unmask(wanted.page);
+            // What was told is no news any more.
+            self.namespace_changed &= wanted.page != log_page::CHANGED_NAMESPACES;
         }
         Ok(Reply::Done(0))
     }

@@ -12,7 +12,7 @@ use super::counters::NvmeCounters;
 use super::doorbell::Kind;
 use super::features::Features;
 use super::io::InFlight;
-use super::log_page::{ERRORS, ErrorEntry, ErrorLog, HEALTH};
+use super::log_page::{CHANGED_NAMESPACES, ERRORS, ErrorEntry, ErrorLog, HEALTH};
 use super::queue::{Completion, CompletionQueue, SubmissionQueue};
 use super::{Shared, io, status_bits};
 use crate::disk::{DiskQueue, Ended};
@@ -31,6 +31,8 @@ pub enum Event {
     BadDoorbellValue,
     /// The temperature is outside the driver's thresholds.
     Temperature,
+    /// The namespace has another size.
+    NamespaceChanged,
 }
 
 impl Event {
@@ -44,6 +46,7 @@ impl Event {
             Self::BadDoorbellRegister => (0, 0x00, ERRORS),
             Self::BadDoorbellValue => (0, 0x01, ERRORS),
             Self::Temperature => (1, 0x01, HEALTH),
+            Self::NamespaceChanged => (2, 0x00, CHANGED_NAMESPACES),
         }
     }
 }
@@ -122,6 +125,8 @@ pub struct Engine {
     pub features: Features,
     pub errors: ErrorLog,
     pub events: Events,
+    /// The namespace has changed since the driver read which did.
+    pub namespace_changed: bool,
 }
 
 impl Engine {
@@ -144,6 +149,7 @@ impl Engine {
             features: Features::new(shared.vectors),
             errors: ErrorLog::default(),
             events: Events::default(),
+            namespace_changed: false,
             shared,
         };
         let memory = engine.shared.memory.clone();
@@ -173,6 +179,7 @@ impl Engine {
     pub fn poll(&mut self) -> Result<bool, EngineError> {
         self.shared.starved.store(false, Ordering::SeqCst);
         self.note_bad_doorbells();
+        self.note_resize();
         let mut worked = self.shut_down();
         worked |= self.deliver_events()?;
         let queues = u16::try_from(self.submission.len()).unwrap_or(u16::MAX);
@@ -228,7 +235,10 @@ impl Engine {
     /// doorbell is made to wake the worker.
     pub fn has_work(&self) -> bool {
         let shared = &self.shared;
-        if shared.shutdown.load(Ordering::SeqCst) || shared.bad_doorbells.load(Ordering::SeqCst) != 0 {
+        if shared.shutdown.load(Ordering::SeqCst)
+            || shared.resized.load(Ordering::SeqCst)
+            || shared.bad_doorbells.load(Ordering::SeqCst) != 0
+        {
             return true;
         }
         (self.events.next().is_some() && self.has_room(0))
@@ -389,6 +399,16 @@ impl Engine {
                 self.events.add(event);
                 let status = Status::INVALID_FIELD;
                 self.errors.add(ErrorEntry { queue: NO_COMMAND, id: NO_COMMAND, status, lba: 0, nsid: 0 });
+            }
+        }
+    }
+
+    /// Takes over that the disk has another size; an event where the driver wants to know.
+    pub fn note_resize(&mut self) {
+        if self.shared.resized.swap(false, Ordering::SeqCst) {
+            self.namespace_changed = true;
+            if self.features.wants_namespace_event() {
+                self.events.add(Event::NamespaceChanged);
             }
         }
     }

@@ -21,6 +21,9 @@ const INTERRUPT_VECTOR: u8 = 0x09;
 const WRITE_ATOMICITY: u8 = 0x0a;
 const EVENT_CONFIGURATION: u8 = 0x0b;
 
+/// Namespace Attribute Notices, in what the controller can tell (Identify, OAES) and in what the driver wants to know.
+pub const NAMESPACE_EVENT: u32 = 1 << 8;
+
 /// What Select asks for (figure 184).
 const CURRENT: u32 = 0;
 const DEFAULT: u32 = 1;
@@ -75,6 +78,11 @@ impl Features {
     /// Whether the driver wants an event for this warning.
     pub fn wants_temperature_event(&self) -> bool {
         self.events & 1 << 1 != 0 && self.temperature_warning()
+    }
+
+    /// Whether the driver wants an event when the namespace changes.
+    pub fn wants_namespace_event(&self) -> bool {
+        self.events & NAMESPACE_EVENT != 0
     }
 
     /// Get Features.
@@ -151,8 +159,8 @@ impl Features {
                 *at.ok_or(Status::INVALID_FIELD)? = value & 1 << 16 != 0;
             }
             WRITE_ATOMICITY => self.write_atomicity = value & 1 != 0,
-            // Only warnings that SMART can have: of the rest nothing ever happens.
-            EVENT_CONFIGURATION => self.events = value & 0xff,
+            // Warnings that SMART can have, and changes of the namespace: of the rest nothing ever happens.
+            EVENT_CONFIGURATION => self.events = value & (0xff | NAMESPACE_EVENT),
             _ => return Err(Status::INVALID_FIELD),
         }
         Ok(0)

@@ -57,6 +57,11 @@ impl NvmeFunction {
         Ok(Self { controller, endpoint })
     }
 
+    /// The disk has another size: a driver that wants to know of such changes is told.
+    pub fn resized(&self) {
+        self.controller.resized();
+    }
+
     /// What is behind BAR 0.
     #[must_use]
     pub fn controller(&self) -> &Nvme {

@@ -1,7 +1,7 @@
 //! Identify (section 5.15): what the controller and its namespace are.
 
 use super::command::{Command, Status};
-use super::features::{CRITICAL_TEMPERATURE, WARNING_TEMPERATURE};
+use super::features::{CRITICAL_TEMPERATURE, NAMESPACE_EVENT, WARNING_TEMPERATURE};
 use super::log_page::ERROR_LOG_ENTRIES;
 use super::{BROADCAST, MDTS, NAMESPACE, Shared, VERSION};
 use crate::disk::SECTOR_SIZE;
@@ -91,6 +91,8 @@ fn controller(shared: &Shared) -> Page {
     // RAB, IEEE (none), CMIC, MDTS.
     page.put(72, &[0, 0, 0, 0, 0, MDTS]);
     page.put(80, &VERSION.to_le_bytes());
+    // OAES
+    page.put(92, &NAMESPACE_EVENT.to_le_bytes());
     // CNTRLTYPE: I/O controller.
     page.put(111, &[1]);
     // ACL, AERL, FRMW: one slot, read-only.

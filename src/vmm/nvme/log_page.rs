@@ -1,4 +1,4 @@
-//! Log pages (section 5.14.1): errors, health, firmware.
+//! Log pages (section 5.14.1): errors, health, firmware, changed namespaces.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::command::{Command, Status};
 use super::counters::NvmeCounters;
 use super::features::{Features, TEMPERATURE};
-use super::{BROADCAST, Shared};
+use super::{BROADCAST, NAMESPACE, Shared};
 
 /// The most entries that the error log keeps.
 pub const ERROR_LOG_ENTRIES: usize = 64;
@@ -21,6 +21,10 @@ pub const ERRORS: u8 = 0x01;
 pub const HEALTH: u8 = 0x02;
 /// Firmware Slot Information.
 const FIRMWARE: u8 = 0x03;
+/// Changed Namespace List.
+pub const CHANGED_NAMESPACES: u8 = 0x04;
+/// Bytes of the Changed Namespace List.
+const CHANGED_LEN: usize = 4096;
 
 /// What went wrong with a command, or with no command in particular (figure 196).
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +119,7 @@ pub fn read(
     shared: &Shared,
     features: &Features,
     errors: &ErrorLog,
+    namespace_changed: bool,
     wanted: &Wanted,
     nsid: u32,
 ) -> Result<Vec<u8>, Status> {
@@ -124,6 +129,7 @@ pub fn read(
         // There is no health of a single namespace (LPA).
         HEALTH => Err(Status::INVALID_FIELD),
         FIRMWARE => wanted.part_of(&firmware(shared)),
+        CHANGED_NAMESPACES => wanted.part_of(&changed_namespaces(namespace_changed)),
         _ => Err(Status::INVALID_LOG_PAGE),
     }
 }
@@ -150,6 +156,13 @@ fn health(counters: &NvmeCounters, features: &Features, errors: &ErrorLog) -> [u
     for (at, number) in numbers {
         put(at, &number.to_le_bytes());
     }
+    page
+}
+
+/// Changed Namespace List (section 5.14.1.4): the only one, or none.
+fn changed_namespaces(changed: bool) -> Vec<u8> {
+    let mut page = if changed { NAMESPACE.to_le_bytes().to_vec() } else { Vec::new() };
+    page.resize(CHANGED_LEN, 0);
     page
 }
 

@@ -134,6 +134,8 @@ struct Shared {
     doorbells: Doorbells,
     /// Bad doorbell writes that the worker has not looked at yet: bits of [`engine::Event`].
     bad_doorbells: AtomicU32,
+    /// The disk has another size than before, which the worker has not looked at yet.
+    resized: AtomicBool,
     /// The worker is to make the disk durable and to say so in CSTS.
     shutdown: AtomicBool,
     stop: AtomicBool,
@@ -162,6 +164,7 @@ impl Shared {
             status: AtomicU32::new(0),
             doorbells: Doorbells::new(queues),
             bad_doorbells: AtomicU32::new(0),
+            resized: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             idle: AtomicBool::new(false),

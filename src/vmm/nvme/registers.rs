@@ -144,6 +144,12 @@ impl Nvme {
         self.shared.configuration.store(0, Ordering::SeqCst);
     }
 
+    /// The disk has another size: a driver that wants to know of such changes is told.
+    pub fn resized(&self) {
+        self.shared.resized.store(true, Ordering::SeqCst);
+        self.shared.wake();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Registers> {
         // Every change is whole before anything that could panic.
         self.registers.lock().unwrap_or_else(PoisonError::into_inner)
@@ -216,6 +222,8 @@ impl Nvme {
         NvmeCounters::count(&self.shared.counters.enabled);
         // What was written to doorbells before is not this life's error.
         self.shared.bad_doorbells.store(0, Ordering::SeqCst);
+        // The driver has yet to ask for the size.
+        self.shared.resized.store(false, Ordering::SeqCst);
         match self.start(registers, configuration) {
             Ok(worker) => {
                 registers.worker = Some(worker);

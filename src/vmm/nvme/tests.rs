@@ -400,6 +400,43 @@ fn events_are_held_told_once_and_aborted() {
 }
 
 #[test]
+fn a_namespace_that_grows_is_told_where_the_driver_wants_to_know() {
+    let disk = Arc::new(MemDisk::patterned(8));
+    let mut admin = Bench::new(disk.clone()).enable(16);
+    let changed = |admin: &mut Pair, retain: u32| {
+        admin.must(&Cmd { nsid: u32::MAX, ..log_page(4 | retain << 15, 0, 4096) });
+        let page = admin.bench.take(DATA, 4096);
+        assert_eq!(page[4..], [0; 4092]);
+        page[0]
+    };
+    admin.must(&identify(1, 0));
+    assert_eq!(admin.bench.take(DATA + 92, 4), [0, 1, 0, 0]);
+    assert_eq!(changed(&mut admin, 0), 0);
+    // Nobody wants to know, but the list has it, until it was read.
+    let request = admin.submit(&Cmd::new(admin_op::ASYNC_EVENT_REQUEST, 0, 0, &[]));
+    admin.bench.nvme.resized();
+    assert_eq!([1, 0, 0].map(|retain| changed(&mut admin, retain)), [1, 1, 0]);
+    admin.must(&set_feature(0xb, 0x100));
+    assert_eq!(admin.must(&get_feature(0xb, 0)), 0x100);
+    disk.resize(40);
+    admin.bench.nvme.resized();
+    let done = admin.next();
+    assert_eq!((done.id, done.result), (request, 0x0004_0002));
+    // Told once until the list is read.
+    let request = admin.submit(&Cmd::new(admin_op::ASYNC_EVENT_REQUEST, 0, 0, &[]));
+    admin.bench.nvme.resized();
+    admin.must(&identify(0, 1));
+    assert_eq!(admin.bench.take(DATA, 8), 40_u64.to_le_bytes());
+    admin.submit(&Cmd { nsid: u32::MAX, ..log_page(4, 0, 4096) });
+    let mut both = [admin.next(), admin.next()];
+    both.sort_by_key(|done| done.id);
+    assert_eq!((both[0].id, both[0].result), (request, 0x0004_0002));
+    let mut io = admin.create(1, 4, 4);
+    assert_eq!(io.code(&Cmd::blocks(io_op::READ, DATA, 39, 1)), 0);
+    assert_eq!(io.code(&Cmd::blocks(io_op::READ, DATA, 40, 1)), 0x80);
+}
+
+#[test]
 fn doorbells_before_the_start_are_counted_and_forgotten() {
     let bench = Bench::new(disk());
     bench.set(Bench::submission_doorbell(0), 1);

@@ -101,10 +101,11 @@ mod tests {
     /// What comes after the last look, while the worker counts as awake and nobody kicks, is seen before it sleeps.
     #[test]
     fn news_before_the_sleep_is_not_slept_over() {
-        let news: [News; 5] = [
+        let news: [News; 6] = [
             (false, |shared| shared.doorbells.ring(Kind::Submission, 0, 1).unwrap()),
             (true, |shared| shared.doorbells.ring(Kind::Completion, 0, 1).unwrap()),
             (false, |shared| shared.bad_doorbells.store(Event::BAD_VALUE_BIT, Ordering::SeqCst)),
+            (false, |shared| shared.resized.store(true, Ordering::SeqCst)),
             (false, |shared| shared.shutdown.store(true, Ordering::SeqCst)),
             (false, |shared| shared.stop.store(true, Ordering::SeqCst)),
         ];

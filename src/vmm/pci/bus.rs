@@ -1,8 +1,9 @@
 //! The bus: which function answers at which slot, and at this moment at which addresses.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, mpsc};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -46,30 +47,77 @@ impl PartialEq for Listening {
     }
 }
 
+/// Held by everyone who uses a function at this moment: its end is the end of the last access.
+#[derive(Clone)]
+struct Presence {
+    _sender: Arc<mpsc::Sender<Infallible>>,
+}
+
+/// A function in its slot.
+struct Occupant {
+    function: Arc<dyn PciFunction>,
+    presence: Presence,
+    /// Hears the end of `presence`.
+    gone: Mutex<mpsc::Receiver<Infallible>>,
+}
+
+impl Occupant {
+    fn new(function: Arc<dyn PciFunction>) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self { function, presence: Presence { _sender: Arc::new(sender) }, gone: Mutex::new(receiver) }
+    }
+
+    /// The function, once every access to it has ended. Nobody can begin another: it is in no slot and in no map.
+    fn leave(self) -> Arc<dyn PciFunction> {
+        let Self { function, presence, gone } = self;
+        drop(presence);
+        let gone = gone.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is ever sent: it ends when there is nobody left who could.
+        let Err(mpsc::RecvError) = gone.recv();
+        function
+    }
+}
+
+/// A region where it answers now.
+struct Decoded {
+    slot: DevFn,
+    region: Region,
+    presence: Presence,
+}
+
+/// A device that is about to be accessed.
+struct Access {
+    device: Arc<dyn BusDevice>,
+    offset: u64,
+    /// After the device, so that who waits for the end of this access finds the device let go.
+    _presence: Presence,
+}
+
 #[derive(Default)]
 struct Map {
     /// In the order of slots and BARs: where regions overlap, the first answers.
-    regions: Vec<(DevFn, Region)>,
+    regions: Vec<Decoded>,
     listening: Vec<Listening>,
 }
 
 impl Map {
     /// The region that answers the whole access, and where in it the access begins.
-    fn find(&self, space: Space, addr: u64, len: usize) -> Option<(&Region, u64)> {
-        self.regions.iter().map(|(_, region)| region).filter(|region| region.space == space).find_map(|region| {
-            let offset = addr.checked_sub(region.base)?;
+    fn find(&self, space: Space, addr: u64, len: usize) -> Option<(&Decoded, u64)> {
+        self.regions.iter().filter(|decoded| decoded.region.space == space).find_map(|decoded| {
+            let offset = addr.checked_sub(decoded.region.base)?;
             let end = offset.checked_add(len as u64)?;
-            (end <= region.len).then_some((region, offset))
+            (end <= decoded.region.len).then_some((decoded, offset))
         })
     }
 
     /// The doorbells that are not hidden by another region.
     fn doorbells(&self) -> Vec<Listening> {
         let mut bells = Vec::new();
-        for (_, region) in self.regions.iter().filter(|(_, region)| region.space == Space::Memory) {
+        for decoded in self.regions.iter().filter(|decoded| decoded.region.space == Space::Memory) {
+            let region = &decoded.region;
             for bell in region.doorbells.iter().filter(|bell| bell.offset < region.len) {
                 let addr = region.base + bell.offset;
-                if self.find(Space::Memory, addr, 1).is_some_and(|(found, _)| std::ptr::eq(found, region)) {
+                if self.find(Space::Memory, addr, 1).is_some_and(|(found, _)| std::ptr::eq(found, decoded)) {
                     bells.push(Listening { addr, datum: bell.datum, event: bell.event.clone() });
                 }
             }
@@ -82,7 +130,7 @@ impl Map {
 pub struct PciBus {
     windows: PciWindows,
     io_events: Arc<dyn IoEvents>,
-    functions: RwLock<BTreeMap<DevFn, Arc<dyn PciFunction>>>,
+    functions: RwLock<BTreeMap<DevFn, Occupant>>,
     map: RwLock<Map>,
     /// Held while anything changes that the map follows from.
     changing: Mutex<()>,
@@ -106,9 +154,25 @@ impl PciBus {
         if functions.contains_key(&slot) {
             return Err(PciError::SlotTaken(slot));
         }
-        self.follow(slot, function.as_ref());
-        functions.insert(slot, function);
+        let occupant = Occupant::new(function);
+        self.follow(slot, occupant.function.as_ref(), &occupant.presence);
+        functions.insert(slot, occupant);
         Ok(())
+    }
+
+    /// Takes a function out of its slot, reset, and gives it back. When it returns, no request is in flight, no access to
+    /// the function goes on, and none can begin: who drops what it gives back has dropped the function.
+    ///
+    /// Not to be called from within an access to that very function, for whose end it would wait.
+    pub fn remove(&self, slot: DevFn) -> Option<Arc<dyn PciFunction>> {
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let occupant = self.functions.write().unwrap_or_else(PoisonError::into_inner).remove(&slot)?;
+        self.show(slot, Vec::new(), &occupant.presence);
+        drop(changing);
+        // Before the reset: an access that still goes on could set the function to work again.
+        let function = occupant.leave();
+        function.reset();
+        Some(function)
     }
 
     /// Claims every window of the bus in the machine's address spaces.
@@ -128,46 +192,50 @@ impl PciBus {
     /// Reads 1, 2 or 4 bytes of configuration space within one dword; ones where no function is.
     pub fn read_config(&self, slot: DevFn, offset: u8, data: &mut [u8]) {
         match self.function(slot) {
-            Some(function) => function.read_config(offset, data),
+            Some((_presence, function)) => function.read_config(offset, data),
             None => data.fill(0xff),
         }
     }
 
     /// Writes 1, 2 or 4 bytes of configuration space within one dword.
     pub fn write_config(&self, slot: DevFn, offset: u8, data: &[u8]) {
-        let Some(function) = self.function(slot) else { return };
+        // First: a function that leaves meanwhile must not come back into the map.
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((presence, function)) = self.function(slot) else { return };
         function.write_config(offset, data);
-        self.follow(slot, function.as_ref());
+        self.follow(slot, function.as_ref(), &presence);
     }
 
     /// Puts every function back into its state after power-on. When it returns, no request is in flight.
     pub fn reset(&self) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner).clone();
-        for (slot, function) in functions {
+        // None comes or goes meanwhile.
+        let slots: Vec<_> = self.functions.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        for (slot, (presence, function)) in slots.into_iter().filter_map(|slot| Some((slot, self.function(slot)?))) {
             function.reset();
-            self.follow(slot, function.as_ref());
+            self.follow(slot, function.as_ref(), &presence);
         }
     }
 
     /// Reads from where functions answer now.
     pub fn read(&self, space: Space, addr: u64, data: &mut [u8]) {
         match self.find(space, addr, data.len()) {
-            Some((device, offset)) => device.read(offset, data),
+            Some(access) => access.device.read(access.offset, data),
             None => data.fill(0xff),
         }
     }
 
     /// Writes to where functions answer now.
     pub fn write(&self, space: Space, addr: u64, data: &[u8]) {
-        if let Some((device, offset)) = self.find(space, addr, data.len()) {
-            device.write(offset, data);
+        if let Some(access) = self.find(space, addr, data.len()) {
+            access.device.write(access.offset, data);
         }
     }
 
-    fn function(&self, slot: DevFn) -> Option<Arc<dyn PciFunction>> {
-        self.functions.read().unwrap_or_else(PoisonError::into_inner).get(&slot).cloned()
+    /// To be bound in this order: what is bound last is let go first, and presence tells that it was.
+    fn function(&self, slot: DevFn) -> Option<(Presence, Arc<dyn PciFunction>)> {
+        let functions = self.functions.read().unwrap_or_else(PoisonError::into_inner);
+        functions.get(&slot).map(|occupant| (occupant.presence.clone(), occupant.function.clone()))
     }
 
     fn map(&self) -> RwLockReadGuard<'_, Map> {
@@ -175,21 +243,31 @@ impl PciBus {
     }
 
     /// The lock is not held while the device works: it may be slow, and others may want to move.
-    fn find(&self, space: Space, addr: u64, len: usize) -> Option<(Arc<dyn BusDevice>, u64)> {
-        self.map().find(space, addr, len).map(|(region, offset)| (region.device.clone(), offset))
+    fn find(&self, space: Space, addr: u64, len: usize) -> Option<Access> {
+        self.map().find(space, addr, len).map(|(decoded, offset)| Access {
+            device: decoded.region.device.clone(),
+            offset,
+            _presence: decoded.presence.clone(),
+        })
     }
 
     /// Brings the map and the doorbells up to what a function says that it decodes.
-    fn follow(&self, slot: DevFn, function: &dyn PciFunction) {
+    fn follow(&self, slot: DevFn, function: &dyn PciFunction, presence: &Presence) {
         let mut regions = function.regions();
         regions.retain(|region| self.windows.hold(region));
-        if self.map().regions.iter().filter(|(of, _)| *of == slot).map(|(_, r)| r).eq_by_place(&regions) {
+        self.show(slot, regions, presence);
+    }
+
+    /// Brings the map and the doorbells up to what a slot decodes.
+    fn show(&self, slot: DevFn, regions: Vec<Region>, presence: &Presence) {
+        if self.map().regions.iter().filter(|d| d.slot == slot).map(|d| &d.region).eq_by_place(&regions) {
             return;
         }
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
-        map.regions.retain(|(of, _)| *of != slot);
-        let at = map.regions.partition_point(|(of, _)| *of < slot);
-        map.regions.splice(at..at, regions.into_iter().map(|region| (slot, region)));
+        map.regions.retain(|decoded| decoded.slot != slot);
+        let at = map.regions.partition_point(|decoded| decoded.slot < slot);
+        let decoded = |region| Decoded { slot, region, presence: presence.clone() };
+        map.regions.splice(at..at, regions.into_iter().map(decoded));
 
         let wanted = map.doorbells();
         let (kept, gone): (Vec<_>, Vec<_>) = map.listening.drain(..).partition(|bell| wanted.contains(bell));

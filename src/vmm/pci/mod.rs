@@ -6,7 +6,8 @@
 //! * [`ports`]: the configuration ports, and the reset register at 0xcf9 between them;
 //! * [`endpoint`]: a function made of BARs, MSI-X and capabilities: what virtio-pci and NVMe are built on;
 //! * [`msix`], [`intx`]: its interrupts;
-//! * [`chipset`]: host bridge, ISA bridge and power management as firmware expects them.
+//! * [`chipset`]: host bridge, ISA bridge and power management as firmware expects them;
+//! * [`hotplug`]: slots that are filled and emptied while the machine runs.
 //!
 //! # How a machine puts it together
 //!
@@ -48,9 +49,12 @@
 //! A machine that restarts calls [`PciBus::reset`](bus::PciBus::reset).
 
 pub mod bus;
+#[cfg(test)]
+mod bus_tests;
 pub mod chipset;
 pub mod config;
 pub mod endpoint;
+pub mod hotplug;
 pub mod intx;
 pub mod msix;
 pub mod ports;

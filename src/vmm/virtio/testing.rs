@@ -311,6 +311,11 @@ impl MemDisk {
         Self::new((0..sectors * 512).map(|at| u8::try_from((at / 512 + at) % 251).unwrap()).collect())
     }
 
+    /// Grows or shrinks; what is new is zero.
+    pub fn resize(&self, sectors: usize) {
+        self.data.lock().unwrap().resize(sectors * 512, 0);
+    }
+
     pub fn fail(&self, fault: impl Fn() -> io::Error + Send + 'static) {
         *self.fault.lock().unwrap() = Some(Box::new(fault));
     }

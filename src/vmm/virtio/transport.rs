@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use virtio_bindings::virtio_config::VIRTIO_CONFIG_S_DRIVER_OK;
 use virtio_queue::{Queue, QueueT};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
@@ -96,6 +97,14 @@ impl TransportCore {
         if let Some(kick) = usize::try_from(index).ok().and_then(|index| self.kicks.get(index)) {
             // Fails only where the counter is full, and then the worker is awake.
             let _ = kick.write(1);
+        }
+    }
+
+    /// The device's configuration space has changed by itself: calls a driver that is at work. One that is not reads it yet.
+    pub fn config_changed(&self) {
+        let inner = self.lock();
+        if inner.registers.status() & VIRTIO_CONFIG_S_DRIVER_OK != 0 {
+            self.interrupt.config();
         }
     }
 

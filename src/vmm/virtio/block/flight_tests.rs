@@ -138,8 +138,8 @@ fn a_driver_that_breaks_the_ring_meanwhile_does_no_harm() {
     assert_eq!(driver.next_used(), (3, 513));
     driver.publish(1000);
     driver.kick();
-    // The worker gives up, and ends when what it began has ended.
-    assert_eq!(driver.wait_interrupt() & 2, 2);
+    // The worker gives up, and ends when what it began has ended. The interrupt of the request before may come late.
+    while driver.wait_interrupt() & 2 == 0 {}
     disk.let_through(&[6; 512]);
     driver.set_status(0);
     driver.start(DEFAULT, 64);

@@ -30,6 +30,7 @@ fn driver_on<T: Attachment>(disk: &Arc<MemDisk>, features: u64) -> DriverOn<T> {
 on_every_transport!(
     reads_and_writes_reach_the_disk,
     a_queue_may_be_set_up_before_the_features_are_agreed_on,
+    a_disk_that_grows_calls_the_driver_that_is_at_work,
     a_broken_ring_asks_for_a_reset_and_works_again_after_it,
     a_reset_waits_for_the_request_in_flight_and_leaves_the_rest,
 );
@@ -62,6 +63,34 @@ fn reads_and_writes_reach_the_disk<T: Attachment>() {
         assert_eq!(disk.data.lock().unwrap()[15 * 512..], [7; 512]);
         assert_eq!(disk.flushes.load(Ordering::SeqCst), 0);
     }
+}
+
+fn a_disk_that_grows_calls_the_driver_that_is_at_work<T: Attachment>() {
+    let disk = Arc::new(MemDisk::patterned(16));
+    let mut driver = DriverOn::<T>::new(Box::new(block(&disk)));
+    driver.transport.config_changed();
+    assert_eq!(driver.transport.take_interrupt(), 0, "it has not looked yet");
+    driver.start(DEFAULT, 128);
+    assert_eq!(request(&mut driver, 0, 31, (BUFFER, 512, true)).0, 1);
+    disk.resize(32);
+    driver.transport.config_changed();
+    // Configuration has changed. The interrupt of the request before may come late.
+    while driver.wait_interrupt() & 2 == 0 {}
+    assert_eq!(request(&mut driver, 0, 31, (BUFFER, 512, true)), (0, 513));
+}
+
+#[test]
+fn the_capacity_is_that_of_the_disk_at_this_moment() {
+    let disk = Arc::new(MemDisk::patterned(16));
+    let device = block(&disk);
+    let capacity = || {
+        let mut data = [0; 8];
+        device.read_config(0, &mut data);
+        u64::from_le_bytes(data)
+    };
+    assert_eq!(capacity(), 16);
+    disk.resize(48);
+    assert_eq!(capacity(), 48);
 }
 
 #[test]

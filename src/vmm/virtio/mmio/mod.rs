@@ -95,6 +95,11 @@ impl MmioTransport {
         }
     }
 
+    /// The device's configuration space has changed by itself: calls the driver.
+    pub fn config_changed(&self) {
+        self.core.config_changed();
+    }
+
     /// Resets device and registers as a write of zero to `Status` does; for a machine that restarts. When it returns, no
     /// request is in flight.
     pub fn reset(&self) {

@@ -118,6 +118,11 @@ impl VirtioPci {
         Ok(Self { shared, endpoint, window })
     }
 
+    /// The device's configuration space has changed by itself: calls the driver.
+    pub fn config_changed(&self) {
+        self.shared.core.config_changed();
+    }
+
     /// What the guest sees now.
     #[must_use]
     pub fn state(&self) -> PciState {

@@ -28,6 +28,8 @@ pub trait Attachment: Send + Sync {
     fn take_interrupt(&self) -> u32;
     /// Why the device asks for a reset.
     fn failure(&self) -> Option<String>;
+    /// The device's configuration has changed by itself.
+    fn config_changed(&self);
     /// As a machine does that restarts.
     fn reset(&self);
 }
@@ -99,6 +101,10 @@ impl Attachment for MmioTransport {
 
     fn failure(&self) -> Option<String> {
         self.state().failure
+    }
+
+    fn config_changed(&self) {
+        MmioTransport::config_changed(self);
     }
 
     fn reset(&self) {
@@ -222,6 +228,10 @@ impl<const MSIX: bool> Attachment for OnPci<MSIX> {
 
     fn failure(&self) -> Option<String> {
         self.function.state().failure
+    }
+
+    fn config_changed(&self) {
+        self.function.config_changed();
     }
 
     fn reset(&self) {
