@@ -218,6 +218,7 @@ proptest! {
                     flushed = files_of(&top);
                 }
             }
+            prop_assert!(files_of(&top).1 == flushed.1, "the map is written at a flush only");
             let all = read(&disk, 0, usize::try_from(SIZE).unwrap());
             for (sector, values) in model.iter().enumerate() {
                 let now = *values.last().unwrap();
