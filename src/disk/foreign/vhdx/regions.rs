@@ -29,14 +29,14 @@ const PARENT_LOCATOR: [u8; 16] = *b"\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45\xab\xf7\xd3
 /// What each byte does to a CRC-32C.
 const STEPS: [u32; 256] = {
     let mut steps = [0; 256];
-    let mut byte = 0;
+    let mut byte = 0u32;
     while byte < 256 {
-        let (mut crc, mut bit) = (byte as u32, 0);
+        let (mut crc, mut bit) = (byte, 0);
         while bit < 8 {
             crc = (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
             bit += 1;
         }
-        steps[byte] = crc;
+        steps[byte as usize] = crc;
         byte += 1;
     }
     steps
