@@ -198,6 +198,9 @@ pub enum CloudError {
     /// A layer of the store.
     #[error(transparent)]
     Layer(#[from] disk::layered::LayerError),
+    /// An instance-store bundle.
+    #[error(transparent)]
+    Bundle(#[from] crate::image::bundle::BundleError),
     /// A file that is to be imported.
     #[error(transparent)]
     Import(#[from] disk::foreign::import::ImportError),
@@ -262,6 +265,7 @@ impl CloudError {
             Self::InstanceLimit { .. } => "InstanceLimitExceeded",
             Self::Launch(_) => "InsufficientInstanceCapacity",
             Self::NoSpace { .. } => "InsufficientVolumeCapacity",
+            Self::Bundle(_) => "InvalidManifest",
             Self::Disk(_)
             | Self::Import(_)
             | Self::Layer(_)

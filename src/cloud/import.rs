@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rusqlite::Transaction;
 
+use super::bundle::{self, BundleKeys};
 use super::error::CloudError;
 use super::id::{Id, Kind};
 use super::image::{
@@ -20,6 +21,7 @@ use crate::disk::Disk;
 use crate::disk::foreign;
 use crate::disk::foreign::import::ImportFormat;
 use crate::image::Inspection;
+use crate::image::bundle::{Description, Kind as BundleKind};
 
 /// What an image is to be made of, and what is said of it. What is not said comes from inside the disk.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +52,8 @@ pub struct ImportRequest {
     pub kernel_id: Option<String>,
     /// The ramdisk image that goes with it.
     pub ramdisk_id: Option<String>,
+    /// How an instance-store bundle is opened, whose manifest the file then is.
+    pub bundle: Option<BundleKeys>,
     /// Tags of the image.
     pub tags: Tags,
 }
@@ -75,14 +79,31 @@ impl Cloud {
     /// # Errors
     /// What is wrong with the file; `InvalidAMIName.*`; what does not go together; [`CloudError::NoSpace`].
     pub fn import_image(&mut self, request: &ImportRequest, progress: &mut Progress<'_>) -> Result<Image, CloudError> {
+        if let Some(keys) = &request.bundle {
+            let mut unpacking = |at: foreign::Progress| {
+                let _ = progress(at.done, at.total);
+            };
+            let (disk, said) = bundle::open(&self.home, &request.path, keys, &mut unpacking)?;
+            return self.import_disk(&said_by_bundle(request, &said), &disk, progress);
+        }
         let is_machine = request.image_type.is_none_or(|kind| kind == ImageType::Machine);
         let format = if is_machine { request.format } else { Some(ImportFormat::Raw) };
         let imported = foreign::import::open(&request.path, format)?;
-        let new = if is_machine { describe(request, &imported.disk)? } else { describe_part(request) };
+        self.import_disk(request, &imported.disk, progress)
+    }
+
+    fn import_disk(
+        &mut self,
+        request: &ImportRequest,
+        disk: &Arc<dyn Disk>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Image, CloudError> {
+        let is_machine = request.image_type.is_none_or(|kind| kind == ImageType::Machine);
+        let new = if is_machine { describe(request, disk)? } else { describe_part(request) };
         let (scope, home) = (self.scope.clone(), self.home.clone());
-        self.check_space(imported.disk.as_ref())?;
+        self.check_space(disk.as_ref())?;
         let is_ebs = is_machine && !request.instance_store;
-        let size_gib = imported.disk.size().div_ceil(GIB).max(1);
+        let size_gib = disk.size().div_ceil(GIB).max(1);
         let plan = self.operation(
             "import-image",
             |tx, operation| {
@@ -97,8 +118,8 @@ impl Cloud {
                 Ok(Plan { image: Some(image), snapshot: snapshot.transpose()?, layer, size_gib })
             },
             |cloud, operation, plan| {
-                let size = if is_machine { plan.size() } else { imported.disk.size() };
-                cloud.store().fill(&plan.layer, size, imported.disk.as_ref(), progress)?;
+                let size = if is_machine { plan.size() } else { disk.size() };
+                cloud.store().fill(&plan.layer, size, disk.as_ref(), progress)?;
                 cloud.catalogue.write(|tx| {
                     layer::made(tx, &plan.layer, "sealed")?;
                     if let Some(snapshot) = &plan.snapshot {
@@ -201,12 +222,7 @@ impl Cloud {
 
     /// Refuses a disk that there is no room for.
     fn check_space(&self, disk: &dyn Disk) -> Result<(), CloudError> {
-        let (mut at, mut need) = (0, 0u64);
-        let unreadable = |cause| CloudError::host("the disk", "cannot read it")(cause);
-        while let Some(data) = disk.next_data(at).map_err(unreadable)? {
-            need = need.saturating_add(data.end.saturating_sub(data.start));
-            at = data.end;
-        }
+        let need = foreign::export::data_len(disk).map_err(CloudError::host("the disk", "cannot read it"))?;
         let have = self.home.free_space()?;
         if need <= have {
             return Ok(());
@@ -267,6 +283,26 @@ fn describe_part(request: &ImportRequest) -> NewImage {
     new.image_type = request.image_type.unwrap_or(ImageType::Kernel);
     new.tags = request.tags.clone();
     new
+}
+
+/// What a bundle says of its image, where the request says nothing.
+fn said_by_bundle(request: &ImportRequest, said: &Description) -> ImportRequest {
+    let architecture = said.architecture.parse().ok();
+    ImportRequest {
+        architecture: request.architecture.or(architecture),
+        image_type: Some(match said.kind {
+            BundleKind::Machine => ImageType::Machine,
+            BundleKind::Kernel => ImageType::Kernel,
+            BundleKind::Ramdisk => ImageType::Ramdisk,
+        }),
+        root_device_name: request.root_device_name.clone().or_else(|| {
+            let root = said.block_device_mapping.iter().find(|entry| entry.virtual_name == "root")?;
+            root.device.parse::<crate::launch::bdm::DeviceName>().ok().map(|name| name.to_string())
+        }),
+        instance_store: true,
+        bundle: None,
+        ..request.clone()
+    }
 }
 
 /// What a disk is, by what is inside it and by what the request says.

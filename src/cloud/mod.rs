@@ -4,6 +4,7 @@
 //! EC2's words, and its errors carry EC2's codes ([`CloudError::code`]); it prints nothing. Whatever it acknowledges was
 //! committed, and whatever a killed process left half done is undone by the next [`Cloud::open`].
 
+mod bundle;
 pub mod catalogue;
 pub mod error;
 pub mod filter;
@@ -30,6 +31,7 @@ pub mod zone;
 
 use rusqlite::Transaction;
 
+pub use bundle::{BundleKeys, is_manifest};
 use catalogue::Catalogue;
 pub use error::CloudError;
 use home::Home;

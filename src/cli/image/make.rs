@@ -11,7 +11,7 @@ use crate::cli::scope::{ScopeArgs, told};
 use crate::cli::{CliError, Usage, output};
 use crate::cloud::image::{Architecture, BootMode, ImageType, Platform, VirtualizationType};
 use crate::cloud::mapping::BlockDevice;
-use crate::cloud::{CreateImageRequest, ImportRequest, StopRequest};
+use crate::cloud::{BundleKeys, Cloud, CreateImageRequest, ImportRequest, StopRequest, is_manifest};
 use crate::disk::foreign::Overwrite;
 use crate::disk::foreign::export::{self, ExportFormat};
 use crate::disk::foreign::import::ImportFormat;
@@ -25,7 +25,7 @@ use crate::launch::bdm;
 pub struct ImportArgs {
     #[command(flatten)]
     scope: ScopeArgs,
-    /// The disk file: raw, qcow2, VMDK, VHD or VHDX
+    /// The disk file: raw, qcow2, VMDK, VHD or VHDX; or the manifest of an instance-store bundle, NAME.manifest.xml
     file: PathBuf,
     /// The image's name: 3 to 128 characters
     #[arg(long, value_name = "NAME")]
@@ -63,6 +63,15 @@ pub struct ImportArgs {
     /// The ramdisk image that goes with it
     #[arg(long, value_name = "ARI")]
     ramdisk: Option<String>,
+    /// The user's private key that a bundle is opened with, PEM; the local EC2 key where not given
+    #[arg(long, value_name = "FILE")]
+    user_key: Option<PathBuf>,
+    /// The certificate, or public key, of who has to have signed a bundle; the user's key where not given
+    #[arg(long, value_name = "FILE")]
+    signer: Option<PathBuf>,
+    /// Take a bundle whoever has signed it, or nobody
+    #[arg(long, conflicts_with = "signer")]
+    unchecked: bool,
     /// A tag (repeatable)
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
     tags: Vec<(String, String)>,
@@ -111,11 +120,14 @@ pub struct ExportArgs {
     scope: ScopeArgs,
     /// The image: its id, the beginning of it, or its name
     image: String,
-    /// The file
+    /// The file; of a bundle, the directory that it is put into
     file: PathBuf,
-    /// Its format: raw, qcow2, vmdk (stream-optimized) or vhd
+    /// Its format: raw, qcow2, vmdk (stream-optimized), vhd, or bundle
     #[arg(long, value_name = "FORMAT", default_value = "qcow2")]
-    format: ExportFormat,
+    format: Exported,
+    /// The private key of who makes the bundle, PEM: who signs it, and can open it beside the local EC2 key
+    #[arg(long, value_name = "FILE")]
+    user_key: Option<PathBuf>,
     /// Replace a file that is there
     #[arg(long)]
     overwrite: bool,
@@ -137,6 +149,11 @@ pub(super) fn import(args: &ImportArgs) -> Result<u8, CliError> {
         instance_store: args.instance_store,
         kernel_id: args.kernel.clone(),
         ramdisk_id: args.ramdisk.clone(),
+        bundle: is_manifest(&args.file).then(|| BundleKeys {
+            user_key: args.user_key.clone(),
+            signer: args.signer.clone(),
+            unchecked: args.unchecked,
+        }),
         tags: args.tags.iter().cloned().collect(),
     };
     let mut shown = Shown::begin("importing", args.json)?;
@@ -168,16 +185,48 @@ pub(super) fn create(args: &CreateArgs) -> Result<u8, CliError> {
 pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
     let mut cloud = args.scope.open()?;
     let id = cloud.resolve_image(&args.image).map_err(told)?;
+    let Exported::File(format) = args.format else { return export_bundle(&mut cloud, id.as_str(), args) };
     let (_, disk) = cloud.image_disk(id.as_str()).map_err(told)?;
     let overwrite = if args.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
     let mut shown = Shown::begin("exporting", false)?;
     let mut progress = |at: crate::disk::foreign::Progress| {
         let _ = shown.at(at.done, at.total);
     };
-    let written = export::write(disk.as_ref(), args.format, &args.file, overwrite, &mut progress);
+    let written = export::write(disk.as_ref(), format, &args.file, overwrite, &mut progress);
     shown.end();
     let written = written?;
     let (bytes, size) = (crate::host::report::bytes(written.file_len), crate::host::report::bytes(written.disk_size));
     output::print(&format!("{}: {} of a disk of {size}\n", args.file.display(), bytes))?;
+    Ok(0)
+}
+
+/// What an image is exported as.
+#[derive(Clone, Copy, Debug)]
+pub enum Exported {
+    /// A disk file.
+    File(ExportFormat),
+    /// An instance-store bundle.
+    Bundle,
+}
+
+impl std::str::FromStr for Exported {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "bundle" { Ok(Self::Bundle) } else { text.parse().map(Self::File) }
+    }
+}
+
+fn export_bundle(cloud: &mut Cloud, id: &str, args: &ExportArgs) -> Result<u8, CliError> {
+    let Some(key) = &args.user_key else {
+        return Err(Usage("--format bundle: say who makes it: --user-key KEY.pem (openssl genrsa 2048)".into()).into());
+    };
+    let mut shown = Shown::begin("bundling", false)?;
+    let mut progress = |at: crate::disk::foreign::Progress| {
+        let _ = shown.at(at.done, at.total);
+    };
+    let written = cloud.export_bundle(id, key, &args.file, &mut progress);
+    shown.end();
+    output::print(&format!("{}\n", written.map_err(told)?.display()))?;
     Ok(0)
 }
