@@ -1,6 +1,7 @@
 //! Tables of the catalogue's things: as wide as they have to be where a program reads them, and no wider than the terminal
 //! where a person does.
 
+use std::borrow::Cow;
 use std::io::IsTerminal;
 
 use super::output::{HEADING, clean};
@@ -42,7 +43,7 @@ impl Column {
 }
 
 /// A table for standard output. Columns in which nothing stands are left out.
-pub fn render(columns: &[Column], rows: &[Vec<String>]) -> String {
+pub fn render<S: AsRef<str>>(columns: &[Column], rows: &[Vec<S>]) -> String {
     render_in(columns, rows, terminal_width())
 }
 
@@ -56,41 +57,39 @@ fn terminal_width() -> Option<usize> {
     Some(usize::from(size.ws_col)).filter(|width| *width > 0)
 }
 
-fn render_in(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> String {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| clean(cell)).collect()).collect();
-    let shown = fit(columns, &rows, width);
-    let mut text = String::new();
-    let mut line = String::new();
-    for (column, width) in &shown {
-        let Column { name, right, .. } = columns[*column];
-        let heading = if right { format!("{name:>width$}") } else { format!("{name:<width$}") };
-        line.push_str(&heading);
-        line.push_str(&" ".repeat(GAP));
-    }
-    text.push_str(&format!("{HEADING}{}{HEADING:#}\n", line.trim_end()));
-    for row in &rows {
-        line.clear();
-        for (column, width) in &shown {
-            let cell = cut(row.get(*column).map_or("", String::as_str), *width);
-            let pad = " ".repeat(width.saturating_sub(cell.chars().count()));
-            if columns[*column].right {
-                line.push_str(&pad);
-                line.push_str(&cell);
-            } else {
-                line.push_str(&cell);
-                line.push_str(&pad);
-            }
-            line.push_str("  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
+fn render_in<S: AsRef<str>>(columns: &[Column], rows: &[Vec<S>], width: Option<usize>) -> String {
+    let shown = fit(columns, rows, width);
+    let line = shown.iter().map(|(_, width)| width + GAP).sum::<usize>() + 1;
+    let mut text = String::with_capacity(line.saturating_mul(rows.len().saturating_add(1)).saturating_add(16));
+    text.push_str(&format!("{HEADING}"));
+    put_line(&mut text, columns, &shown, |column| columns[column].name);
+    text.pop();
+    text.push_str(&format!("{HEADING:#}\n"));
+    for row in rows {
+        put_line(&mut text, columns, &shown, |column| row.get(column).map_or("", AsRef::as_ref));
     }
     text
 }
 
+fn put_line<'a>(text: &mut String, columns: &[Column], shown: &[(usize, usize)], cell: impl Fn(usize) -> &'a str) {
+    for (number, width) in shown {
+        let cell = fitting(cell(*number), *width);
+        let pad = width.saturating_sub(cell.chars().count());
+        let (before, after) = if columns[*number].right { (pad, 0) } else { (0, pad) };
+        text.extend(std::iter::repeat_n(' ', before));
+        text.push_str(&cell);
+        text.extend(std::iter::repeat_n(' ', after + GAP));
+    }
+    text.truncate(text.trim_end_matches(' ').len());
+    text.push('\n');
+}
+
 /// Which columns are shown, and how wide.
-fn fit(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Vec<(usize, usize)> {
-    let widest = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+fn fit<S: AsRef<str>>(columns: &[Column], rows: &[Vec<S>], width: Option<usize>) -> Vec<(usize, usize)> {
+    let widest = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.as_ref().chars().count()).max()
+    };
     let mut shown: Vec<(usize, usize)> = columns
         .iter()
         .enumerate()
@@ -121,11 +120,12 @@ fn fit(columns: &[Column], rows: &[Vec<String>], width: Option<usize>) -> Vec<(u
     }
 }
 
-/// The beginning and the end of a text that has no room.
-fn cut(text: &str, width: usize) -> String {
+/// A text with nothing in it that drives a terminal; its beginning and its end, where there is no room for more.
+fn fitting(text: &str, width: usize) -> Cow<'_, str> {
+    let text = if text.chars().any(char::is_control) { Cow::from(clean(text)) } else { Cow::from(text) };
     let length = text.chars().count();
     if length <= width {
-        return text.to_owned();
+        return text;
     }
     let kept = width.saturating_sub(1);
     let head = kept.div_ceil(2);

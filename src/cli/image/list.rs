@@ -1,5 +1,7 @@
 //! `amiboot image ls` and `show`.
 
+use std::borrow::Cow;
+
 use clap::Args;
 
 use super::filter;
@@ -179,22 +181,23 @@ const COLUMNS: [Column; 10] = [
 ];
 
 fn print_table(images: &[Image], me: &str) -> Result<(), CliError> {
-    let row = |image: &Image| {
-        vec![
-            image.image_id.to_string(),
-            image.name.clone(),
-            image.state.to_string(),
-            image.architecture.to_string(),
-            short_type(image.virtualization_type).to_owned(),
-            short_root(image.root_device_type).to_owned(),
-            image.root_size().map(|gib| format!("{gib} GiB")).unwrap_or_default(),
-            image.creation_date.get(..10).unwrap_or_default().to_owned(),
-            shared(image),
-            if image.owner_id == me { String::new() } else { owner(image) },
-        ]
-    };
-    let rows: Vec<Vec<String>> = images.iter().map(row).collect();
+    let rows: Vec<Vec<Cow<'_, str>>> = images.iter().map(|image| row(image, me)).collect();
     Ok(output::print(&table::render(&COLUMNS, &rows))?)
+}
+
+fn row<'a>(image: &'a Image, me: &str) -> Vec<Cow<'a, str>> {
+    vec![
+        image.image_id.as_str().into(),
+        image.name.as_str().into(),
+        image.state.as_str().into(),
+        image.architecture.as_str().into(),
+        short_type(image.virtualization_type).into(),
+        short_root(image.root_device_type).into(),
+        image.root_size().map(|gib| format!("{gib} GiB")).unwrap_or_default().into(),
+        image.creation_date.get(..10).unwrap_or_default().into(),
+        shared(image),
+        if image.owner_id == me { "".into() } else { owner(image).into() },
+    ]
 }
 
 fn short_type(kind: VirtualizationType) -> &'static str {
@@ -212,17 +215,17 @@ fn short_root(kind: RootDeviceType) -> &'static str {
 }
 
 /// Who may launch it, for short.
-fn shared(image: &Image) -> String {
+fn shared(image: &Image) -> Cow<'static, str> {
     match (image.is_public, image.shared_with) {
         (true, _) => "public".into(),
-        (false, 0) => String::new(),
+        (false, 0) => "".into(),
         (false, 1) => "1 account".into(),
-        (false, many) => format!("{many} accounts"),
+        (false, many) => format!("{many} accounts").into(),
     }
 }
 
-fn owner(image: &Image) -> String {
-    image.image_owner_alias.clone().unwrap_or_else(|| image.owner_id.clone())
+fn owner(image: &Image) -> &str {
+    image.image_owner_alias.as_ref().unwrap_or(&image.owner_id)
 }
 
 fn facts(image: &Image, me: &str) -> Vec<(&'static str, String)> {
@@ -236,7 +239,7 @@ fn facts(image: &Image, me: &str) -> Vec<(&'static str, String)> {
         ("state", image.state.to_string()),
         ("reason", image.state_reason.as_ref().map(|reason| reason.message.clone()).unwrap_or_default()),
         ("owner", format!("{}{alias}", image.owner_id)),
-        ("shared", if is_own && shared(image).is_empty() { "no".into() } else { shared(image) }),
+        ("shared", if is_own && shared(image).is_empty() { "no".into() } else { shared(image).into_owned() }),
         ("created", minute(&image.creation_date)),
         ("deprecated from", image.deprecation_time.as_deref().map(minute).unwrap_or_default()),
         ("protected", if image.deregistration_protection == "enabled" { "yes".into() } else { String::new() }),

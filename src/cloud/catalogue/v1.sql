@@ -109,7 +109,7 @@ CREATE TABLE images (
 ) STRICT;
 -- A name is an account's own for as long as the image is registered.
 CREATE UNIQUE INDEX images_by_name ON images (region, owner, name) WHERE state <> 'deregistered' AND state <> 'failed';
-CREATE INDEX images_by_region ON images (region, state);
+CREATE INDEX images_by_region ON images (region, created, id);
 CREATE INDEX images_by_template ON images (template) WHERE template IS NOT NULL;
 
 -- Who may launch an image, beside its owner.

@@ -100,7 +100,8 @@ fn parse<R: Filtered>(filter: &Filter) -> Result<(String, Vec<Pattern>), CloudEr
         return Err(too_many(format!("the filter '{name}' has {} values; it may have {MAX_VALUES}", values.len())));
     }
     if let Some(long) = values.iter().find(|value| value.chars().count() > MAX_LENGTH) {
-        let message = format!("the filter '{name}': a value may have {MAX_LENGTH} characters; one has {}", long.len());
+        let message =
+            format!("the filter '{name}': a value may have {MAX_LENGTH} characters; one has {}", long.chars().count());
         return Err(CloudError::value(message));
     }
     Ok((name.clone(), values.iter().map(|value| Pattern::new(value)).collect()))

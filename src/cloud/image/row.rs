@@ -1,7 +1,5 @@
 //! Images as rows of the catalogue.
 
-use std::collections::HashMap;
-
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
@@ -120,30 +118,41 @@ fn add_between(
     from: &str,
     to: &str,
 ) -> Result<(), CloudError> {
-    let numbers: HashMap<String, usize> =
-        images.iter().enumerate().map(|(number, image)| (image.image_id.to_string(), number)).collect();
+    // The other tables are in the order of the ids, too, so that one walk along both finds what belongs together.
+    let mut in_order: Vec<&mut Image> = images.iter_mut().collect();
+    in_order.sort_unstable_by(|a, b| a.image_id.cmp(&b.image_id));
     let mut of_each = |query: &str, add: &mut dyn FnMut(&mut Image, &Row<'_>) -> rusqlite::Result<()>| {
         let mut query = db.prepare_cached(query)?;
         let mut rows = query.query([from, to])?;
+        let mut rest = in_order.iter_mut().peekable();
         while let Some(row) = rows.next()? {
-            let number = numbers.get(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?);
-            if let Some(image) = number.and_then(|number| images.get_mut(*number)) {
-                add(image, row)?;
+            let id = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+            while rest.next_if(|image| image.image_id.as_str() < id).is_some() {}
+            match rest.peek_mut() {
+                Some(image) if image.image_id.as_str() == id => add(image, row)?,
+                Some(_) => {}
+                None => break,
             }
         }
         Ok::<_, CloudError>(())
     };
-    of_each("SELECT resource, key, value FROM tags WHERE resource BETWEEN ?1 AND ?2", &mut |image, row| {
-        if image.owner_id == account.as_str() {
-            image.tags.insert(row.get(1)?, row.get(2)?);
-        }
-        Ok(())
-    })?;
-    of_each("SELECT image, code, kind FROM product_codes WHERE image BETWEEN ?1 AND ?2", &mut |image, row| {
-        image.product_codes.push(ProductCode { product_code_id: row.get(1)?, product_code_type: row.get(2)? });
-        Ok(())
-    })?;
-    of_each("SELECT image FROM launch_permissions WHERE image BETWEEN ?1 AND ?2", &mut |image, _| {
+    of_each(
+        "SELECT resource, key, value FROM tags WHERE resource BETWEEN ?1 AND ?2 ORDER BY resource",
+        &mut |image, row| {
+            if image.owner_id == account.as_str() {
+                image.tags.insert(row.get(1)?, row.get(2)?);
+            }
+            Ok(())
+        },
+    )?;
+    of_each(
+        "SELECT image, code, kind FROM product_codes WHERE image BETWEEN ?1 AND ?2 ORDER BY image, code",
+        &mut |image, row| {
+            image.product_codes.push(ProductCode { product_code_id: row.get(1)?, product_code_type: row.get(2)? });
+            Ok(())
+        },
+    )?;
+    of_each("SELECT image FROM launch_permissions WHERE image BETWEEN ?1 AND ?2 ORDER BY image", &mut |image, _| {
         image.shared_with += usize::from(image.owner_id == account.as_str());
         Ok(())
     })
