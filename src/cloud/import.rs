@@ -161,6 +161,7 @@ impl Cloud {
     /// As for launching the image; what is wrong with its layers.
     pub fn image_disk(&mut self, id: &str) -> Result<(Image, Arc<dyn Disk>), CloudError> {
         let scope = self.scope.clone();
+        let _hold = self.store().hold_shared()?;
         let (image, chain, size) = self.catalogue.read(|tx| {
             let image = image::may_use(tx, &scope, id)?;
             let (top, size_gib) = match (&image.template, image.root_snapshot()) {
@@ -188,6 +189,7 @@ impl Cloud {
     /// `InvalidSnapshot.NotFound`; what is wrong with its layers.
     pub fn snapshot_disk(&mut self, id: &str) -> Result<(Snapshot, Arc<dyn Disk>), CloudError> {
         let scope = self.scope.clone();
+        let _hold = self.store().hold_shared()?;
         let (snapshot, chain) = self.catalogue.read(|tx| {
             let snapshot = snapshot::visible(tx, &scope, &snapshot::resolve(tx, &scope, id)?)?;
             let why = format!("it is {}, not completed", snapshot.state);

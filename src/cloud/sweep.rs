@@ -5,6 +5,7 @@ use rusqlite::Transaction;
 use super::error::CloudError;
 use super::home::Home;
 use super::id::Id;
+use super::instance::Undone;
 use super::store::Store;
 use super::{Cloud, instance, layer, operation, snapshot, tag, volume};
 
@@ -73,32 +74,38 @@ impl Cloud {
 }
 
 impl Cloud {
-    /// Puts layers together of which only the upper one is needed, so that what it hides takes no room.
+    /// Puts layers together of which only the upper one is needed, so that what it hides takes no room. Where that cannot be
+    /// done now, the next deletion tries again.
     ///
     /// # Errors
     /// What the catalogue or the host says.
     pub(super) fn merge_layers(&mut self) -> Result<(), CloudError> {
         while let Some((lower, upper)) = self.catalogue.read(|tx| layer::mergeable(tx))? {
-            let merged = layer::new_id(&self.home)?;
+            let new = layer::new_id(&self.home)?;
             let pair = [lower, upper];
-            self.operation(
+            let merged = self.operation(
                 "merge-layers",
-                |tx, operation| layer::begin_merge(tx, &pair, &merged, operation),
+                |tx, operation| layer::begin_merge(tx, &pair, &new, operation),
                 |cloud, operation, is_possible| {
                     if is_possible {
-                        cloud.store().merge(&pair, &merged)?;
+                        cloud.store().merge(&pair, &new)?;
                     }
                     // Nobody is about to open the two by their names.
                     let _hold = cloud.store().hold_exclusive()?;
                     cloud.catalogue.write(|tx| {
                         if is_possible {
-                            layer::replace(tx, &pair[0].id, &pair[1].id, &merged)?;
+                            layer::replace(tx, &pair[0].id, &pair[1].id, &new)?;
                         }
                         operation.finish(tx)
                     })?;
                     cloud.remove_dead_layers()
                 },
-            )?;
+            );
+            match merged {
+                // One of them is damaged, or there is no room for the new one: they go on as they are.
+                Err(CloudError::Layer(_)) => return Ok(()),
+                other => other?,
+            }
         }
         Ok(())
     }
@@ -112,6 +119,7 @@ fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Resul
         let found = query.query_map([operation], |row| row.get(0))?;
         Ok(found.collect::<Result<_, _>>()?)
     };
+    instance::settle_attachments(tx, home, operation)?;
     for volume in ids("SELECT id FROM volumes WHERE operation = ?1 AND state = 'creating'")? {
         volume::delete(tx, &volume)?;
     }
@@ -130,14 +138,21 @@ fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Resul
     ] {
         tx.execute(change, [operation])?;
     }
-    let mut to_restart = Vec::new();
+    let (mut to_restart, mut is_done) = (Vec::new(), true);
     for id in ids("SELECT id FROM instances WHERE operation = ?1")? {
-        tx.execute("UPDATE instances SET operation = NULL WHERE id = ?1", [&id])?;
         let instance = instance::any(tx, id.as_str())?;
-        if instance::undo_start(tx, home, &instance, what)? {
-            to_restart.push(id);
+        match instance::undo(tx, home, &instance, what)? {
+            Undone::Done => {}
+            Undone::ToRestart => to_restart.push(id.clone()),
+            Undone::Later => {
+                is_done = false;
+                continue;
+            }
         }
+        tx.execute("UPDATE instances SET operation = NULL WHERE id = ?1", [&id])?;
     }
-    tx.execute("DELETE FROM operations WHERE id = ?1", [operation])?;
+    if is_done {
+        tx.execute("DELETE FROM operations WHERE id = ?1", [operation])?;
+    }
     Ok(to_restart)
 }
