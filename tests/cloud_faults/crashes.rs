@@ -144,8 +144,7 @@ fn kill_create_image(cloud: &CloudWorld, seed: u64, rounds: u32, more: &[&str]) 
     }
     cloud.check();
     assert_eq!(cloud.state(&instance), "running");
-    cloud.type_on(&instance, b"xyzzy");
-    cloud.wait_for_console(&instance, "XYZZY");
+    cloud.type_on(&instance, b"xyzzy", "XYZZY");
     check_boots(cloud, &format!("create {}", rounds - 1));
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -189,9 +189,25 @@ impl CloudWorld {
         wait_until(text, || read_log(&log, u64::MAX).is_ok_and(|shown| String::from_utf8_lossy(&shown).contains(text)));
     }
 
-    /// Types on an instance's console.
-    pub fn type_on(&self, instance: &str, keys: &[u8]) {
-        self.client(instance).attach(0).unwrap().write_all(keys).unwrap();
+    /// Types on an instance's console, and waits until it answers so.
+    #[track_caller]
+    pub fn type_on(&self, instance: &str, keys: &[u8], answer: &str) {
+        let mut console = self.client(instance).attach(0).unwrap();
+        console.write_all(keys).unwrap();
+        let (mut seen, mut buffer) = (Vec::new(), [0; 256]);
+        while !String::from_utf8_lossy(&seen).contains(answer) {
+            let len = console.read(&mut buffer).unwrap();
+            assert!(len > 0, "{answer:?} did not come: {:?}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&buffer[..len]);
+        }
+    }
+
+    /// Has an echo guest switch itself off, and waits until its process has ended.
+    pub fn switch_off(&self, instance: &str) {
+        let mut console = self.client(instance).attach(0).unwrap();
+        console.write_all(b"q").unwrap();
+        // It ends when the process does.
+        while matches!(console.read(&mut [0; 256]), Ok(1..)) {}
     }
 
     /// The process of an instance's machine.
@@ -251,6 +267,8 @@ impl CloudWorld {
     #[track_caller]
     pub fn check(&self) {
         self.done(&["instance", "ls"]);
+        // A machine that was asked to end has some time for that; its end goes on with what it was asked for.
+        wait_until("nothing is under way", || self.query("SELECT id FROM operations").is_empty());
         self.quiesce();
         // What ended meanwhile is seen by the next command.
         self.done(&["instance", "ls"]);
