@@ -6,6 +6,7 @@ use super::error::CloudError;
 use super::home::Home;
 use super::id::Id;
 use super::instance::Undone;
+use super::operation::Operation;
 use super::store::Store;
 use super::{Cloud, instance, layer, operation, snapshot, tag, volume};
 
@@ -24,7 +25,13 @@ impl Cloud {
                 let mut to_restart = Vec::new();
                 // Looked at once more under the lock: another may have undone them.
                 for (id, what) in operation::dead(&home, tx)? {
-                    to_restart.extend(undo(tx, &home, &id, &what)?);
+                    for instance in undo(tx, &home, &id, &what)? {
+                        // Claimed at once, so that nobody takes it for one that has stopped.
+                        let operation = Operation::begin(&home)?;
+                        operation.record(tx, "restart-instance")?;
+                        instance::claim(tx, &instance, &operation)?;
+                        to_restart.push((instance, operation));
+                    }
                 }
                 layer::mark_dead(tx)?;
                 Ok(to_restart)
@@ -32,32 +39,28 @@ impl Cloud {
         }
         self.catalogue.read(|tx| operation::remove_leftovers(&home, tx))?;
         self.remove_dead_layers()?;
-        for id in to_restart {
-            self.restart(&id)?;
-        }
+        self.restart(to_restart)?;
         self.settle()
     }
 
-    /// Starts a machine again that was ended for something which was then cut off.
-    fn restart(&mut self, id: &Id) -> Result<(), CloudError> {
-        let done = self.operation(
-            "restart-instance",
-            |tx, operation| {
-                let instance = instance::any(tx, id.as_str())?;
-                instance::claim_running(tx, &instance, operation, "restarted")
-            },
-            |cloud, operation, ()| {
-                if !cloud.runs(id)? {
-                    cloud.start_machine(id, operation)?;
-                }
-                cloud.catalogue.write(|tx| operation.finish(tx))
-            },
-        );
-        match done {
-            // It says itself why it does not run.
-            Err(CloudError::Launch(_) | CloudError::InstanceState { .. } | CloudError::State { .. }) => Ok(()),
-            other => other,
+    /// Starts machines again that were ended for something which was then cut off; each is an operation's, which was written
+    /// down when that was undone.
+    fn restart(&mut self, all: Vec<(Id, Operation)>) -> Result<(), CloudError> {
+        let mut has_failed = false;
+        for (id, operation) in all {
+            let started = if self.runs(&id)? { Ok(()) } else { self.start_machine(&id, &operation) };
+            match started {
+                Ok(()) => self.catalogue.write(|tx| {
+                    instance::release(tx, &operation)?;
+                    operation.finish(tx)
+                })?,
+                // The instance says itself why it does not run.
+                Err(CloudError::Launch(_)) => has_failed = true,
+                Err(error) => return Err(error),
+            }
         }
+        // What is undone now starts nothing again.
+        if has_failed { self.sweep() } else { Ok(()) }
     }
 
     /// Removes the files of dead layers, then their rows.
@@ -113,13 +116,18 @@ impl Cloud {
 
 /// Takes back what an operation wrote down; gives the instances whose machines it had ended for a while.
 fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Result<Vec<Id>, CloudError> {
-    snapshot::take::settle(tx, &Store::new(home), operation)?;
+    let store = Store::new(home);
+    snapshot::take::settle(tx, &store, operation)?;
     let ids = |query: &str| -> Result<Vec<Id>, CloudError> {
         let mut query = tx.prepare(query)?;
         let found = query.query_map([operation], |row| row.get(0))?;
         Ok(found.collect::<Result<_, _>>()?)
     };
     instance::settle_attachments(tx, home, operation)?;
+    // Before anything is written: that may need the room.
+    let mut half_made = tx.prepare("SELECT id FROM layers WHERE operation = ?1 AND state = 'making'")?;
+    let half_made = half_made.query_map([operation], |row| row.get::<_, String>(0))?;
+    half_made.collect::<Result<Vec<_>, _>>()?.iter().try_for_each(|id| store.remove(id))?;
     for volume in ids("SELECT id FROM volumes WHERE operation = ?1 AND state = 'creating'")? {
         volume::delete(tx, &volume)?;
     }

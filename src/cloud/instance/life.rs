@@ -321,7 +321,7 @@ pub(in crate::cloud) fn release(tx: &Transaction<'_>, operation: &Operation) -> 
 }
 
 /// The same for a running instance that nothing else works on.
-pub(in crate::cloud) fn claim_running(
+fn claim_running(
     tx: &Transaction<'_>,
     instance: &Instance,
     operation: &Operation,

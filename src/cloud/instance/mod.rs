@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
 pub use life::{StateChange, StopRequest};
-pub(super) use life::{check_idle, claim, claim_running, release};
+pub(super) use life::{check_idle, claim, release};
 pub use run::{Launched, RunRequest};
 pub(super) use truth::{Undone, undo};
 pub(super) use volumes::settle_attachments;
