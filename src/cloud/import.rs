@@ -209,7 +209,7 @@ impl Cloud {
             need = need.saturating_add(data.end.saturating_sub(data.start));
             at = data.end;
         }
-        let have = self.home.free_space()?;
+        let have = self.home.free_for_layers()?;
         if need <= have {
             return Ok(());
         }

@@ -1,9 +1,7 @@
 //! Two commands at once that want opposite things of one resource: one wins, the other gets EC2's error, and what is there
 //! fits together.
 
-use amiboot::disk::Disk;
-
-use crate::support::cloud::{CloudWorld, hash, path, text, write};
+use crate::support::cloud::{CloudWorld, hash, path, text};
 use crate::support::{Ended, Running};
 
 /// How often each pair is tried.
@@ -135,11 +133,8 @@ fn snapshots_that_are_deleted() {
     for round in 0..ROUNDS {
         let all: Vec<(String, [u8; 32])> = (1..=4_u8)
             .map(|number| {
-                let disk = cloud.volume_disk(&volume);
-                write(&disk, u64::from(number) << 20, &[number; 100_000]);
-                write(&disk, 8 << 20, &[number; 100_000]);
-                disk.flush().unwrap();
-                drop(disk);
+                let bytes = [number; 100_000];
+                cloud.write(&volume, &[(u64::from(number) << 20, &bytes), (8 << 20, &bytes)]);
                 let snapshot = text(&cloud.json(&["snapshot", "create", &volume])[0]["snapshot_id"]);
                 let contents = cloud.contents(&snapshot);
                 (snapshot, contents)
