@@ -31,7 +31,11 @@ impl Harmed {
         let before = cloud.world.path("before");
         // Holes stay holes.
         fs::rename(path, &before).unwrap();
-        crate::support::disks::tool("coreutils", "cp", &["--sparse=always", before.to_str().unwrap(), path.to_str().unwrap()]);
+        crate::support::disks::tool(
+            "coreutils",
+            "cp",
+            &["--sparse=always", before.to_str().unwrap(), path.to_str().unwrap()],
+        );
         harm(path);
         Self { path: path.into(), before }
     }
@@ -57,7 +61,9 @@ fn damage_to_the_catalogue_is_named() {
     ];
     for (what, harm) in harms {
         let harmed = Harmed::new(&cloud, &catalogue, harm);
-        for arguments in [&["image", "ls"][..], &["instance", "run", &image, "--type", "t3.nano"], &["image", "show", &image]] {
+        for arguments in
+            [&["image", "ls"][..], &["instance", "run", &image, "--type", "t3.nano"], &["image", "show", &image]]
+        {
             let ended = finish(&mut cloud.amiboot(arguments)).code(1);
             assert!(ended.stderr.contains(path(&catalogue)) && ended.stderr.contains("damaged"), "{what}: {ended:#?}");
         }
@@ -86,7 +92,10 @@ fn damage_to_a_layer_is_named_and_harms_no_other_image() {
     let other = cloud.image("echo", "second");
     let layer_of = |image: &str| {
         let snapshot = cloud.root_snapshot(image);
-        cloud.home().join("layers").join(&cloud.query(&format!("SELECT layer FROM snapshots WHERE id = '{snapshot}'"))[0])
+        cloud
+            .home()
+            .join("layers")
+            .join(&cloud.query(&format!("SELECT layer FROM snapshots WHERE id = '{snapshot}'"))[0])
     };
     let stem = layer_of(&image);
     let harms: [(&str, &str, Harm); 8] = [

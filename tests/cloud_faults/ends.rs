@@ -24,7 +24,9 @@ fn signal(pid: i32, signal: Signal) {
 fn kill_at_start(cloud: &CloudWorld, arguments: &[&str], seen: impl Fn()) {
     let mut child = cloud.amiboot(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut held = None;
-    wait_until("the machine's start", || launcher(cloud).is_some_and(|pid| kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).is_ok()));
+    wait_until("the machine's start", || {
+        launcher(cloud).is_some_and(|pid| kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).is_ok())
+    });
     while held.is_none() {
         held = launcher(cloud);
     }
@@ -68,11 +70,14 @@ fn a_guest_that_was_asked_to_end_for_a_while_is_started_again() {
     let image = cloud.image("echo", "first");
     // Its own end would be one for good.
     let instance = cloud.launch(&image, &["--shutdown-behavior", "terminate"]);
-    for arguments in
-        [&["image", "create", &instance, "--name", "second", "--grace", "1h"][..], &["instance", "reboot", &instance, "--grace", "1h"]]
-    {
+    for arguments in [
+        &["image", "create", &instance, "--name", "second", "--grace", "1h"][..],
+        &["instance", "reboot", &instance, "--grace", "1h"],
+    ] {
         let mut child = cloud.amiboot(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        wait_until("the guest is asked", || cloud.client(&instance).status().is_ok_and(|status| status.state == State::Stopping));
+        wait_until("the guest is asked", || {
+            cloud.client(&instance).status().is_ok_and(|status| status.state == State::Stopping)
+        });
         let before = cloud.pid(&instance);
         child.kill().unwrap();
         child.wait().unwrap();
@@ -86,7 +91,10 @@ fn a_guest_that_was_asked_to_end_for_a_while_is_started_again() {
             cloud.file_of(&instance, "control.sock").exists()
                 && amiboot::monitor::client::Client::connect(&cloud.file_of(&instance, "control.sock"))
                     .and_then(|mut client| client.status())
-                    .is_ok_and(|status| status.state == State::Running && i64::from(status.pid) != i64::from(before.as_raw_nonzero().get()))
+                    .is_ok_and(|status| {
+                        status.state == State::Running
+                            && i64::from(status.pid) != i64::from(before.as_raw_nonzero().get())
+                    })
         });
         cloud.check();
         cloud.type_on(&instance, b"abc", "ABC");
@@ -126,8 +134,15 @@ fn a_start_that_fails_leaves_the_instance_stopped_with_the_reason() {
     cloud.done(&["instance", "start", &instance]);
     // The same of a reboot, which began with a machine that ran.
     let socket = cloud.file_of(&instance, "control.sock");
-    let mut child = cloud.amiboot(&["instance", "reboot", &instance, "--grace", "1h"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("the guest is asked", || cloud.client(&instance).status().is_ok_and(|status| status.state == State::Stopping));
+    let mut child = cloud
+        .amiboot(&["instance", "reboot", &instance, "--grace", "1h"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("the guest is asked", || {
+        cloud.client(&instance).status().is_ok_and(|status| status.state == State::Stopping)
+    });
     let mut console = cloud.client(&instance).attach(0).unwrap();
     std::fs::remove_file(&socket).unwrap();
     std::fs::create_dir_all(socket.join("in-the-way")).unwrap();

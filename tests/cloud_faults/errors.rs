@@ -67,7 +67,8 @@ fn of_instances() {
     cloud.done(&["instance", "modify", &instance, "--termination-protection", "off", "--stop-protection", "off"]);
     cloud.refused("InvalidInstanceID.NotFound", &["instance", "terminate", &instance, "--owner", OTHER]);
     // One that is none keeps all others from being asked.
-    cloud.refused("InvalidInstanceID.NotFound", &["instance", "terminate", "--force", &instance, "i-0123456789abcdef0"]);
+    cloud
+        .refused("InvalidInstanceID.NotFound", &["instance", "terminate", "--force", &instance, "i-0123456789abcdef0"]);
     assert_eq!(cloud.state(&instance), "running");
     cloud.done(&["instance", "terminate", "--force", &instance]);
     cloud.refused("IncorrectInstanceState", &["instance", "start", &instance]);

@@ -57,7 +57,12 @@ fn attachments() {
         // It goes, and another comes to its place, or not.
         let winner = if done.0 { &one } else { &other };
         let detach = ["volume", "detach", &first];
-        race(&cloud, &detach, &["volume", "attach", &second, winner, "/dev/sdf"], &["InvalidParameterValue", "IncorrectState"]);
+        race(
+            &cloud,
+            &detach,
+            &["volume", "attach", &second, winner, "/dev/sdf"],
+            &["InvalidParameterValue", "IncorrectState"],
+        );
         for volume in [&first, &second] {
             if cloud.query(&format!("SELECT state FROM volumes WHERE id = '{volume}'")) == ["in-use"] {
                 cloud.done(&["volume", "detach", volume]);
@@ -72,7 +77,8 @@ fn attachments() {
         // An instance starts while a volume comes: it has it from the start, or it is refused.
         let start = ["instance", "start", &one];
         let attach = ["volume", "attach", &first, &one, "/dev/sdh"];
-        let (_, attached) = race(&cloud, &start, &attach, &["UnsupportedOperation", "IncorrectState", "IncorrectInstanceState"]);
+        let (_, attached) =
+            race(&cloud, &start, &attach, &["UnsupportedOperation", "IncorrectState", "IncorrectInstanceState"]);
         if cloud.state(&one) == "running" {
             let volumes = cloud.client(&one).status().unwrap().volumes;
             assert_eq!(volumes.iter().any(|volume| volume.id == first), attached, "{volumes:?}");
