@@ -1,5 +1,7 @@
 //! `amiboot vmm`: an instance's own process, which other commands start.
 
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -77,9 +79,13 @@ fn start(args: &VmmArgs) -> Result<u8, CliError> {
 }
 
 fn live(args: &VmmArgs, timeline: &Arc<Timeline>) -> Result<u8, CliError> {
+    // Opened before it is read: one that was replaced meanwhile is another's.
+    let file = File::open(&args.config);
     let config = InstanceConfig::read(&args.config)?;
+    let is_withdrawn = move || file.as_ref().is_ok_and(|file| file.metadata().is_ok_and(|meta| meta.nlink() == 0));
     let is_reporting = args.reporting;
     let surroundings = Surroundings {
+        is_withdrawn: Box::new(is_withdrawn),
         accept_interpreting_kvm: args.accept_interpreting_kvm,
         timeline: timeline.clone(),
         started: Box::new(move || {

@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::CloudError;
 
+/// Bytes of the reserve: the write-ahead log of some hundred changes.
+const RESERVE: u64 = 2 << 20;
+/// Bytes that are free where it is made.
+const ROOM_FOR_RESERVE: u64 = 8 * RESERVE;
+
 /// The directory of the catalogue and of all that it tells of.
 #[derive(Clone, Debug)]
 pub struct Home {
@@ -95,6 +100,57 @@ impl Home {
         let stat = rustix::fs::statvfs(&self.root)
             .map_err(|e| CloudError::host(&self.root, "cannot see how much room there is")(e.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Bytes that layers may take: all that are free but for the reserve.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn free_for_layers(&self) -> Result<u64, CloudError> {
+        let kept = fs::metadata(self.root.join("reserve")).map_or(0, |meta| meta.len());
+        Ok(self.free_space()?.saturating_sub(RESERVE.saturating_sub(kept)))
+    }
+
+    /// Refuses a directory with layers whose catalogue is gone, or was emptied: a new one would know none of them.
+    ///
+    /// # Errors
+    /// [`CloudError::Damaged`]; what the host says.
+    pub(super) fn check(&self) -> Result<(), CloudError> {
+        let path = self.catalogue();
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) {
+            return Ok(());
+        }
+        let layers = self.layers();
+        let has_layers = fs::read_dir(&layers).map_err(CloudError::host(&layers, "cannot list it"))?.next().is_some();
+        // One that another has just made is there by now.
+        if !has_layers || fs::metadata(&path).is_ok_and(|meta| meta.len() > 0) {
+            return Ok(());
+        }
+        Err(CloudError::Damaged(format!(
+            "{}: the catalogue is damaged: it is empty or missing, and {} has layers; restore it from a copy, or move its \
+             directory away to begin anew",
+            path.display(),
+            layers.display()
+        )))
+    }
+
+    /// Keeps some room for the catalogue: in a file system that is full, what makes room again has to be written down.
+    /// The file that takes it is there while there is much room, and gone while there is none.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub(super) fn keep_reserve(&self) -> Result<(), CloudError> {
+        let (path, free) = (self.root.join("reserve"), self.free_space()?);
+        if free < RESERVE {
+            return Self::remove_file(&path);
+        }
+        if free < ROOM_FOR_RESERVE || fs::metadata(&path).is_ok_and(|meta| meta.len() == RESERVE) {
+            return Ok(());
+        }
+        // Where it cannot be made there is none.
+        let made = File::options().write(true).create(true).truncate(false).open(&path);
+        let _ = made.map(|file| rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE));
+        Ok(())
     }
 
     /// Makes what was done to the names in a directory durable.

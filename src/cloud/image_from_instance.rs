@@ -67,8 +67,6 @@ impl Cloud {
                 if plan.was_running && !cloud.runs(&plan.instance.instance_id)? {
                     cloud.start_machine(&plan.instance.instance_id, operation)?;
                 }
-                let takings: Vec<Taking> = plan.volumes.into_iter().map(|(.., taking)| taking).collect();
-                cloud.seal(&takings);
                 cloud.catalogue.write(|tx| {
                     let free = "UPDATE instances SET operation = NULL WHERE id = ?1 AND operation = ?2";
                     tx.execute(free, params![plan.instance.instance_id, operation.id()])?;

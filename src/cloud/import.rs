@@ -182,6 +182,7 @@ impl Cloud {
     /// As for launching the image; what is wrong with its layers.
     pub fn image_disk(&mut self, id: &str) -> Result<(Image, Arc<dyn Disk>), CloudError> {
         let scope = self.scope.clone();
+        let _hold = self.store().hold_shared()?;
         let (image, chain, size) = self.catalogue.read(|tx| {
             let image = image::may_use(tx, &scope, id)?;
             let (top, size_gib) = match (&image.template, image.root_snapshot()) {
@@ -209,6 +210,7 @@ impl Cloud {
     /// `InvalidSnapshot.NotFound`; what is wrong with its layers.
     pub fn snapshot_disk(&mut self, id: &str) -> Result<(Snapshot, Arc<dyn Disk>), CloudError> {
         let scope = self.scope.clone();
+        let _hold = self.store().hold_shared()?;
         let (snapshot, chain) = self.catalogue.read(|tx| {
             let snapshot = snapshot::visible(tx, &scope, &snapshot::resolve(tx, &scope, id)?)?;
             let why = format!("it is {}, not completed", snapshot.state);
@@ -223,7 +225,7 @@ impl Cloud {
     /// Refuses a disk that there is no room for.
     fn check_space(&self, disk: &dyn Disk) -> Result<(), CloudError> {
         let need = foreign::export::data_len(disk).map_err(CloudError::host("the disk", "cannot read it"))?;
-        let have = self.home.free_space()?;
+        let have = self.home.free_for_layers()?;
         if need <= have {
             return Ok(());
         }

@@ -60,6 +60,8 @@ impl Cloud {
     /// # Errors
     /// `InvalidParameterValue` for a region that there is not; what the catalogue or the host says.
     pub fn open(home: Home, scope: Scope) -> Result<Self, CloudError> {
+        home.check()?;
+        home.keep_reserve()?;
         let mut cloud = Self { catalogue: Catalogue::open(&home.catalogue())?, home, scope };
         let region = cloud.scope.region.clone();
         cloud.catalogue.read(|tx| zone::check_region(tx, &region))?;

@@ -57,7 +57,12 @@ impl<'a> Store<'a> {
     /// What the disk or the host says.
     pub fn fill(&self, id: &str, size: u64, disk: &dyn Disk, progress: &mut Progress<'_>) -> Result<(), CloudError> {
         let files = self.create(id, size)?;
-        layered::fill(&files, disk, progress).map_err(damaged)
+        let filled = layered::fill(&files, disk, progress);
+        if filled.is_err() {
+            // At once: where there was no room, what follows needs some.
+            let _ = self.remove(id);
+        }
+        filled.map_err(damaged)
     }
 
     /// Seals a layer that nobody writes to any more; one that is sealed stays so.
@@ -68,33 +73,36 @@ impl<'a> Store<'a> {
         layered::seal(&self.stem(id)).map(|_| ()).map_err(damaged)
     }
 
-    /// Whether a layer is sealed.
+    /// Whether a layer is sealed; one whose files are damaged, or not there, is not.
     ///
     /// # Errors
-    /// What is wrong with its files.
+    /// What the host says.
     pub fn is_sealed(&self, id: &str) -> Result<bool, CloudError> {
         let files = LayerFiles::open(&self.stem(id), LayerAccess::Inspect);
-        files.and_then(|files| files.info()).map(|info| info.sealed).map_err(damaged)
-    }
-
-    /// Whether somebody has an open layer to write to it.
-    ///
-    /// # Errors
-    /// What is wrong with its files.
-    pub fn is_in_use(&self, id: &str) -> Result<bool, CloudError> {
-        match LayerFiles::open(&self.stem(id), LayerAccess::Writable) {
-            Ok(_) | Err(LayerError::Missing { .. }) => Ok(false),
-            Err(LayerError::Locked { .. }) => Ok(true),
-            Err(error) => Err(error.into()),
+        match files.and_then(|files| files.info()) {
+            Ok(info) => Ok(info.sealed),
+            Err(error @ LayerError::Host { .. }) => Err(error.into()),
+            Err(_) => Ok(false),
         }
     }
 
-    /// A disk of layers, the lowest first, to be read only.
+    /// Whether somebody has an open layer to write to it; nobody has one whose files are half made.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn is_in_use(&self, id: &str) -> Result<bool, CloudError> {
+        match LayerFiles::open(&self.stem(id), LayerAccess::Writable) {
+            Err(LayerError::Locked { .. }) => Ok(true),
+            Err(error @ LayerError::Host { .. }) => Err(error.into()),
+            _ => Ok(false),
+        }
+    }
+
+    /// A disk of layers, the lowest first, to be read only. The caller has a hold since before it looked at the chain.
     ///
     /// # Errors
     /// What is wrong with their files.
     pub fn open(&self, chain: &[Layer], size: u64) -> Result<Arc<dyn Disk>, CloudError> {
-        let _hold = self.hold_shared()?;
         let open = |layer: &Layer| {
             let stem = self.stem(&layer.id);
             match LayerFiles::open(&stem, LayerAccess::Sealed) {
@@ -116,6 +124,8 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What is wrong with their files, or what the host says.
     pub fn merge(&self, chain: &[Layer], into: &str) -> Result<(), CloudError> {
+        // They were about to be sealed, perhaps, when whoever did it was killed.
+        chain.iter().try_for_each(|layer| self.seal(&layer.id))?;
         let merged = layered::merge(&self.stems(chain), &self.stem(into), &mut |_, _| ControlFlow::Continue(()));
         merged.map(|_| ()).map_err(damaged)
     }

@@ -5,6 +5,8 @@ use rusqlite::Transaction;
 use super::error::CloudError;
 use super::home::Home;
 use super::id::Id;
+use super::instance::Undone;
+use super::operation::Operation;
 use super::store::Store;
 use super::{Cloud, instance, layer, operation, snapshot, tag, volume};
 
@@ -23,7 +25,13 @@ impl Cloud {
                 let mut to_restart = Vec::new();
                 // Looked at once more under the lock: another may have undone them.
                 for (id, what) in operation::dead(&home, tx)? {
-                    to_restart.extend(undo(tx, &home, &id, &what)?);
+                    for instance in undo(tx, &home, &id, &what)? {
+                        // Claimed at once, so that nobody takes it for one that has stopped.
+                        let operation = Operation::begin(&home)?;
+                        operation.record(tx, "restart-instance")?;
+                        instance::claim(tx, &instance, &operation)?;
+                        to_restart.push((instance, operation));
+                    }
                 }
                 layer::mark_dead(tx)?;
                 Ok(to_restart)
@@ -31,32 +39,28 @@ impl Cloud {
         }
         self.catalogue.read(|tx| operation::remove_leftovers(&home, tx))?;
         self.remove_dead_layers()?;
-        for id in to_restart {
-            self.restart(&id)?;
-        }
+        self.restart(to_restart)?;
         self.settle()
     }
 
-    /// Starts a machine again that was ended for something which was then cut off.
-    fn restart(&mut self, id: &Id) -> Result<(), CloudError> {
-        let done = self.operation(
-            "restart-instance",
-            |tx, operation| {
-                let instance = instance::any(tx, id.as_str())?;
-                instance::claim_running(tx, &instance, operation, "restarted")
-            },
-            |cloud, operation, ()| {
-                if !cloud.runs(id)? {
-                    cloud.start_machine(id, operation)?;
-                }
-                cloud.catalogue.write(|tx| operation.finish(tx))
-            },
-        );
-        match done {
-            // It says itself why it does not run.
-            Err(CloudError::Launch(_) | CloudError::InstanceState { .. } | CloudError::State { .. }) => Ok(()),
-            other => other,
+    /// Starts machines again that were ended for something which was then cut off; each is an operation's, which was written
+    /// down when that was undone.
+    fn restart(&mut self, all: Vec<(Id, Operation)>) -> Result<(), CloudError> {
+        let mut has_failed = false;
+        for (id, operation) in all {
+            let started = if self.runs(&id)? { Ok(()) } else { self.start_machine(&id, &operation) };
+            match started {
+                Ok(()) => self.catalogue.write(|tx| {
+                    instance::release(tx, &operation)?;
+                    operation.finish(tx)
+                })?,
+                // The instance says itself why it does not run.
+                Err(CloudError::Launch(_)) => has_failed = true,
+                Err(error) => return Err(error),
+            }
         }
+        // What is undone now starts nothing again.
+        if has_failed { self.sweep() } else { Ok(()) }
     }
 
     /// Removes the files of dead layers, then their rows.
@@ -73,32 +77,38 @@ impl Cloud {
 }
 
 impl Cloud {
-    /// Puts layers together of which only the upper one is needed, so that what it hides takes no room.
+    /// Puts layers together of which only the upper one is needed, so that what it hides takes no room. Where that cannot be
+    /// done now, the next deletion tries again.
     ///
     /// # Errors
     /// What the catalogue or the host says.
     pub(super) fn merge_layers(&mut self) -> Result<(), CloudError> {
         while let Some((lower, upper)) = self.catalogue.read(|tx| layer::mergeable(tx))? {
-            let merged = layer::new_id(&self.home)?;
+            let new = layer::new_id(&self.home)?;
             let pair = [lower, upper];
-            self.operation(
+            let merged = self.operation(
                 "merge-layers",
-                |tx, operation| layer::begin_merge(tx, &pair, &merged, operation),
+                |tx, operation| layer::begin_merge(tx, &pair, &new, operation),
                 |cloud, operation, is_possible| {
                     if is_possible {
-                        cloud.store().merge(&pair, &merged)?;
+                        cloud.store().merge(&pair, &new)?;
                     }
                     // Nobody is about to open the two by their names.
                     let _hold = cloud.store().hold_exclusive()?;
                     cloud.catalogue.write(|tx| {
                         if is_possible {
-                            layer::replace(tx, &pair[0].id, &pair[1].id, &merged)?;
+                            layer::replace(tx, &pair[0].id, &pair[1].id, &new)?;
                         }
                         operation.finish(tx)
                     })?;
                     cloud.remove_dead_layers()
                 },
-            )?;
+            );
+            match merged {
+                // One of them is damaged, or there is no room for the new one: they go on as they are.
+                Err(CloudError::Layer(_)) => return Ok(()),
+                other => other?,
+            }
         }
         Ok(())
     }
@@ -106,12 +116,18 @@ impl Cloud {
 
 /// Takes back what an operation wrote down; gives the instances whose machines it had ended for a while.
 fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Result<Vec<Id>, CloudError> {
-    snapshot::take::settle(tx, &Store::new(home), operation)?;
+    let store = Store::new(home);
+    snapshot::take::settle(tx, &store, operation)?;
     let ids = |query: &str| -> Result<Vec<Id>, CloudError> {
         let mut query = tx.prepare(query)?;
         let found = query.query_map([operation], |row| row.get(0))?;
         Ok(found.collect::<Result<_, _>>()?)
     };
+    instance::settle_attachments(tx, home, operation)?;
+    // Before anything is written: that may need the room.
+    let mut half_made = tx.prepare("SELECT id FROM layers WHERE operation = ?1 AND state = 'making'")?;
+    let half_made = half_made.query_map([operation], |row| row.get::<_, String>(0))?;
+    half_made.collect::<Result<Vec<_>, _>>()?.iter().try_for_each(|id| store.remove(id))?;
     for volume in ids("SELECT id FROM volumes WHERE operation = ?1 AND state = 'creating'")? {
         volume::delete(tx, &volume)?;
     }
@@ -130,14 +146,21 @@ fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Resul
     ] {
         tx.execute(change, [operation])?;
     }
-    let mut to_restart = Vec::new();
+    let (mut to_restart, mut is_done) = (Vec::new(), true);
     for id in ids("SELECT id FROM instances WHERE operation = ?1")? {
-        tx.execute("UPDATE instances SET operation = NULL WHERE id = ?1", [&id])?;
         let instance = instance::any(tx, id.as_str())?;
-        if instance::undo_start(tx, home, &instance, what)? {
-            to_restart.push(id);
+        match instance::undo(tx, home, &instance, what)? {
+            Undone::Done => {}
+            Undone::ToRestart => to_restart.push(id.clone()),
+            Undone::Later => {
+                is_done = false;
+                continue;
+            }
         }
+        tx.execute("UPDATE instances SET operation = NULL WHERE id = ?1", [&id])?;
     }
-    tx.execute("DELETE FROM operations WHERE id = ?1", [operation])?;
+    if is_done {
+        tx.execute("DELETE FROM operations WHERE id = ?1", [operation])?;
+    }
     Ok(to_restart)
 }

@@ -326,6 +326,15 @@ pub(super) fn attach(
     Ok(())
 }
 
+/// Notes how far a volume is on its way to an instance, or from it.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub(super) fn set_attachment(tx: &Transaction<'_>, volume: &Id, state: &str) -> Result<(), CloudError> {
+    tx.execute("UPDATE attachments SET state = ?2 WHERE volume = ?1", params![volume, state])?;
+    Ok(())
+}
+
 /// Notes that a volume is at no instance any more.
 ///
 /// # Errors

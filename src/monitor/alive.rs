@@ -86,6 +86,28 @@ pub fn look(path: &Path) -> io::Result<Life> {
     Ok(if lock::is_held(&file)? { Life::Alive { pid: read_pid(&mut file) } } else { Life::Dead })
 }
 
+/// Removes the configuration of an instance that does not live, so that a process which was started with it does not begin
+/// to; tells whether one lives already.
+///
+/// # Errors
+/// What the host says.
+pub fn withdraw(lock: &Path, config: &Path) -> io::Result<Life> {
+    let alive = match Alive::take(lock) {
+        Err(AliveError::Taken { pid, .. }) => return Ok(Life::Alive { pid }),
+        // There is no directory for it: nothing was started.
+        Err(AliveError::Host { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => return Ok(Life::Dead),
+        Err(AliveError::Host { cause, .. }) => return Err(cause),
+        Ok(alive) => alive,
+    };
+    // Whoever takes the lock looks then whether its configuration is still there.
+    let removed = std::fs::remove_file(config);
+    drop(alive);
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(Life::Dead),
+    }
+}
+
 fn read_pid(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).ok()?;
@@ -113,5 +135,19 @@ mod tests {
         std::fs::write(&path, "no number at all, and long").unwrap();
         let _alive = Alive::take(&path).unwrap();
         assert_eq!(look(&path).unwrap(), Life::Alive { pid: Some(own) });
+    }
+
+    #[test]
+    fn a_start_is_taken_back_unless_it_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, config) = (dir.path().join("alive"), dir.path().join("config"));
+        assert_eq!(withdraw(&dir.path().join("none/alive"), &config).unwrap(), Life::Dead);
+        std::fs::write(&config, "").unwrap();
+        let alive = Alive::take(&lock).unwrap();
+        assert!(matches!(withdraw(&lock, &config).unwrap(), Life::Alive { .. }) && config.exists());
+        drop(alive);
+        assert_eq!(withdraw(&lock, &config).unwrap(), Life::Dead);
+        assert!(!config.exists());
+        assert_eq!(withdraw(&lock, &config).unwrap(), Life::Dead);
     }
 }

@@ -335,6 +335,15 @@ pub fn is_alive(lock: &Path) -> io::Result<Life> {
     alive::look(lock)
 }
 
+/// Takes the start of an instance back: a process that was started with the configuration in the file `config`, and does
+/// not live yet by its lock, will not. Tells whether one lives; then everything stays as it is.
+///
+/// # Errors
+/// What the host says.
+pub fn withdraw(lock: &Path, config: &Path) -> io::Result<Life> {
+    alive::withdraw(lock, config)
+}
+
 /// How an instance ended; `None` where it lives, or ended without being able to tell.
 ///
 /// # Errors

@@ -40,6 +40,9 @@ pub enum InstanceError {
     /// It has a process already.
     #[error(transparent)]
     Alive(#[from] AliveError),
+    /// Whoever wanted it has gone away, and another has taken the start back.
+    #[error("the start was taken back before the machine was made")]
+    Withdrawn,
     /// How it ends could not be told.
     #[error("exit file {0}")]
     Exit(#[from] ExitFileError),
@@ -84,6 +87,8 @@ fn host(what: &'static str) -> impl Fn(io::Error) -> InstanceError {
 pub struct Surroundings {
     /// A KVM that interprets guest kernel code will do, for guests small enough for it.
     pub accept_interpreting_kvm: bool,
+    /// Asked once the lock is held: whether whoever wanted this instance started has taken that back.
+    pub is_withdrawn: Box<dyn Fn() -> bool>,
     /// Where instants are recorded.
     pub timeline: Arc<Timeline>,
     /// Called once the machine runs.
@@ -98,6 +103,9 @@ pub struct Surroundings {
 /// instance.
 pub fn run(config: &InstanceConfig, surroundings: Surroundings) -> Result<Exit, InstanceError> {
     let alive = Alive::take(&config.alive_lock)?;
+    if (surroundings.is_withdrawn)() {
+        return Err(InstanceError::Withdrawn);
+    }
     Exit::clear(&config.exit_file)?;
     Exit::reserve(&config.exit_file)?;
     let began_ms = unix_ms();
@@ -157,7 +165,7 @@ fn live(
     began_ms: u64,
     server: &mut Option<Server>,
 ) -> Result<(Ended, WasForced), InstanceError> {
-    let Surroundings { accept_interpreting_kvm, timeline, started } = surroundings;
+    let Surroundings { accept_interpreting_kvm, timeline, started, .. } = surroundings;
     let kvm = kvm::open()?;
     if !accept_interpreting_kvm {
         kvm.require_hardware()?;

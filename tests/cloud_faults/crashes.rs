@@ -4,10 +4,9 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use amiboot::disk::Disk;
 use serde_json::Value;
 
-use crate::support::cloud::{CloudWorld, path, text, write};
+use crate::support::cloud::{CloudWorld, path, text};
 
 /// Numbers that look random and are always the same.
 struct Numbers(u64);
@@ -144,8 +143,7 @@ fn kill_create_image(cloud: &CloudWorld, seed: u64, rounds: u32, more: &[&str]) 
     }
     cloud.check();
     assert_eq!(cloud.state(&instance), "running");
-    cloud.type_on(&instance, b"xyzzy");
-    cloud.wait_for_console(&instance, "XYZZY");
+    cloud.type_on(&instance, b"xyzzy", "XYZZY");
     check_boots(cloud, &format!("create {}", rounds - 1));
 }
 
@@ -185,11 +183,8 @@ fn snapshots(cloud: &CloudWorld) -> Vec<(String, [u8; 32])> {
     let volume = text(&cloud.json(&["volume", "create", "--size", "1"])["volume_id"]);
     (0..5_u8)
         .map(|number| {
-            let disk = cloud.volume_disk(&volume);
-            write(&disk, u64::from(number) << 20, &[number + 1; 300_000]);
-            write(&disk, 64 << 20, &[number + 1; 50_000]);
-            disk.flush().unwrap();
-            drop(disk);
+            let bytes = [number + 1; 300_000];
+            cloud.write(&volume, &[(u64::from(number) << 20, &bytes), (64 << 20, &bytes[..50_000])]);
             let snapshot = text(&cloud.json(&["snapshot", "create", &volume])[0]["snapshot_id"]);
             let contents = cloud.contents(&snapshot);
             (snapshot, contents)

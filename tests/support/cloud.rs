@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -155,23 +156,49 @@ impl CloudWorld {
         hash(self.cloud().snapshot_disk(snapshot).unwrap().1.as_ref())
     }
 
-    /// A volume that nobody uses, to be written to.
+    /// A volume that nobody uses, to be looked at or written to.
     #[track_caller]
     pub fn volume_disk(&self, volume: &str) -> Layered {
+        let chain = self.chain(volume);
+        let size = self.query(&format!("SELECT CAST(size_gib AS TEXT) FROM volumes WHERE id = '{volume}'"));
+        let top = chain.len() - 1;
+        let open = |(at, stem): (usize, &PathBuf)| {
+            let access = if at == top { LayerAccess::Writable } else { LayerAccess::Sealed };
+            LayerFiles::open(stem, access).unwrap()
+        };
+        let files = chain.iter().enumerate().map(open).collect();
+        Layered::open(files, size[0].parse::<u64>().unwrap() << 30, false, HostCache::Used).unwrap()
+    }
+
+    /// The layers of a volume, the lowest first.
+    #[track_caller]
+    pub fn chain(&self, volume: &str) -> Vec<PathBuf> {
         let chain = self.query(&format!(
             "WITH RECURSIVE below (id, parent, depth) AS (
                  SELECT layers.id, parent, 0 FROM layers JOIN volumes ON layer = layers.id WHERE volumes.id = '{volume}'
                  UNION ALL SELECT layers.id, layers.parent, depth + 1 FROM layers JOIN below ON layers.id = below.parent)
              SELECT id FROM below ORDER BY depth DESC"
         ));
-        let size = self.query(&format!("SELECT CAST(size_gib AS TEXT) FROM volumes WHERE id = '{volume}'"));
-        let top = chain.len() - 1;
-        let open = |(at, id): (usize, &String)| {
-            let access = if at == top { LayerAccess::Writable } else { LayerAccess::Sealed };
-            LayerFiles::open(&self.home.join("layers").join(id), access).unwrap()
-        };
-        let files = chain.iter().enumerate().map(open).collect();
-        Layered::open(files, size[0].parse::<u64>().unwrap() << 30, false, HostCache::Used).unwrap()
+        chain.iter().map(|id| self.home.join("layers").join(id)).collect()
+    }
+
+    /// Writes to a volume that nobody uses, and has it durable.
+    #[track_caller]
+    pub fn write(&self, volume: &str, pieces: &[(u64, &[u8])]) {
+        let disk = self.volume_disk(volume);
+        pieces.iter().for_each(|(at, bytes)| write(&disk, *at, bytes));
+        disk.flush().unwrap();
+        drop(disk);
+        self.wait_until_free(volume);
+    }
+
+    /// Waits until nobody has a volume. A thread of this test that is about to become a command has all files of all others
+    /// open for a moment.
+    #[track_caller]
+    pub fn wait_until_free(&self, volume: &str) {
+        let top = self.chain(volume).pop().unwrap().with_extension("data");
+        let inode = format!(":{} ", fs::metadata(&top).unwrap().ino());
+        wait_until("nobody has the volume", || !fs::read_to_string("/proc/locks").unwrap().contains(&inode));
     }
 
     pub fn file_of(&self, instance: &str, name: &str) -> PathBuf {
@@ -189,9 +216,25 @@ impl CloudWorld {
         wait_until(text, || read_log(&log, u64::MAX).is_ok_and(|shown| String::from_utf8_lossy(&shown).contains(text)));
     }
 
-    /// Types on an instance's console.
-    pub fn type_on(&self, instance: &str, keys: &[u8]) {
-        self.client(instance).attach(0).unwrap().write_all(keys).unwrap();
+    /// Types on an instance's console, and waits until it answers so.
+    #[track_caller]
+    pub fn type_on(&self, instance: &str, keys: &[u8], answer: &str) {
+        let mut console = self.client(instance).attach(0).unwrap();
+        console.write_all(keys).unwrap();
+        let (mut seen, mut buffer) = (Vec::new(), [0; 256]);
+        while !String::from_utf8_lossy(&seen).contains(answer) {
+            let len = console.read(&mut buffer).unwrap();
+            assert!(len > 0, "{answer:?} did not come: {:?}", String::from_utf8_lossy(&seen));
+            seen.extend_from_slice(&buffer[..len]);
+        }
+    }
+
+    /// Has an echo guest switch itself off, and waits until its process has ended.
+    pub fn switch_off(&self, instance: &str) {
+        let mut console = self.client(instance).attach(0).unwrap();
+        console.write_all(b"q").unwrap();
+        // It ends when the process does.
+        while matches!(console.read(&mut [0; 256]), Ok(1..)) {}
     }
 
     /// The process of an instance's machine.
@@ -251,6 +294,8 @@ impl CloudWorld {
     #[track_caller]
     pub fn check(&self) {
         self.done(&["instance", "ls"]);
+        // A machine that was asked to end has some time for that; its end goes on with what it was asked for.
+        wait_until("nothing is under way", || self.query("SELECT id FROM operations").is_empty());
         self.quiesce();
         // What ended meanwhile is seen by the next command.
         self.done(&["instance", "ls"]);

@@ -3,7 +3,7 @@
 //! Every change is one transaction that takes the write lock at its beginning (`BEGIN IMMEDIATE`), so that what it has read is
 //! still so when it writes. What was committed is durable (write-ahead log, `synchronous = FULL`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
@@ -22,6 +22,7 @@ const APPLICATION_ID: i32 = 0x616d_6962;
 
 /// The catalogue, opened.
 pub struct Catalogue {
+    path: PathBuf,
     connection: Connection,
 }
 
@@ -40,7 +41,7 @@ impl Catalogue {
         connection.busy_timeout(PATIENCE)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", "ON")?;
-        let mut catalogue = Self { connection };
+        let mut catalogue = Self { path: path.to_owned(), connection };
         if catalogue.version()? != MIGRATIONS.len() {
             // Only now: to change the journal takes the lock.
             catalogue.connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -95,10 +96,8 @@ impl Catalogue {
         &mut self,
         change: impl FnOnce(&Transaction<'_>) -> Result<T, CloudError>,
     ) -> Result<T, CloudError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let value = change(&transaction)?;
-        transaction.commit()?;
-        Ok(value)
+        let changed = in_transaction(&mut self.connection, TransactionBehavior::Immediate, change);
+        changed.map_err(|error| named(&self.path, error))
     }
 
     /// Looks at one state of the catalogue.
@@ -106,10 +105,8 @@ impl Catalogue {
     /// # Errors
     /// What `look` says, or [`CloudError::Catalogue`].
     pub fn read<T>(&mut self, look: impl FnOnce(&Transaction<'_>) -> Result<T, CloudError>) -> Result<T, CloudError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        let value = look(&transaction)?;
-        transaction.finish()?;
-        Ok(value)
+        let seen = in_transaction(&mut self.connection, TransactionBehavior::Deferred, look);
+        seen.map_err(|error| named(&self.path, error))
     }
 
     /// To look without a transaction of its own.
@@ -128,13 +125,24 @@ impl Catalogue {
     }
 }
 
+fn in_transaction<T>(
+    connection: &mut Connection,
+    behavior: TransactionBehavior,
+    work: impl FnOnce(&Transaction<'_>) -> Result<T, CloudError>,
+) -> Result<T, CloudError> {
+    let transaction = connection.transaction_with_behavior(behavior)?;
+    let value = work(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
+}
+
 /// Names the file where it is damaged.
 fn named(path: &Path, error: CloudError) -> CloudError {
     use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase};
     match error {
         CloudError::Catalogue(error) => match error.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => CloudError::Damaged(format!(
-                "{}: the catalogue is damaged ({error}); restore it from a copy, or move it away to begin anew",
+                "{}: the catalogue is damaged ({error}); restore it from a copy, or move its directory away to begin anew",
                 path.display()
             )),
             Some(CannotOpen) => CloudError::Damaged(format!("{}: cannot open the catalogue: {error}", path.display())),

@@ -314,8 +314,14 @@ pub(in crate::cloud) fn claim(tx: &Transaction<'_>, id: &Id, operation: &Operati
     Ok(())
 }
 
+/// Notes that it does no longer.
+pub(in crate::cloud) fn release(tx: &Transaction<'_>, operation: &Operation) -> Result<(), CloudError> {
+    tx.execute("UPDATE instances SET operation = NULL WHERE operation = ?1", [operation.id()])?;
+    Ok(())
+}
+
 /// The same for a running instance that nothing else works on.
-pub(in crate::cloud) fn claim_running(
+fn claim_running(
     tx: &Transaction<'_>,
     instance: &Instance,
     operation: &Operation,

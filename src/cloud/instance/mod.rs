@@ -20,9 +20,10 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
 pub use life::{StateChange, StopRequest};
-pub(super) use life::{check_idle, claim, claim_running};
+pub(super) use life::{check_idle, claim, release};
 pub use run::{Launched, RunRequest};
-pub(super) use truth::undo_start;
+pub(super) use truth::{Undone, undo};
+pub(super) use volumes::settle_attachments;
 
 use super::error::CloudError;
 use super::id::{Id, Kind};

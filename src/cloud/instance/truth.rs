@@ -3,7 +3,9 @@
 //! A machine may end by itself, be killed, or go down with its host, while nobody looks. Its process's lock tells whether it
 //! lives, its exit file how it ended; the catalogue follows.
 
-use rusqlite::{Transaction, params};
+use std::time::Duration;
+
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::machine::{Files, drop_own_volumes};
 use super::{Instance, any, set_state, state};
@@ -11,14 +13,22 @@ use crate::cloud::error::CloudError;
 use crate::cloud::home::Home;
 use crate::cloud::id::Id;
 use crate::cloud::{Cloud, layer, tag, time, volume};
-use crate::monitor::client::{self, Life, Reason};
+use crate::monitor::client::{self, Client, ClientError, Life, Reason};
+use crate::monitor::protocol::State;
 
 /// How long terminated instances stay listed, in milliseconds.
 const LISTED: i64 = 3_600_000;
 
+/// How long a process has to say how it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// EC2's codes and messages of what a person asked for.
 pub(super) const BY_USER: (&str, &str) =
     ("Client.UserInitiatedShutdown", "Client.UserInitiatedShutdown: User initiated shutdown");
+
+/// The same of a guest that has switched itself off.
+const BY_GUEST: (&str, &str) =
+    ("Client.InstanceInitiatedShutdown", "Client.InstanceInitiatedShutdown: Instance initiated shutdown");
 
 impl Cloud {
     /// Brings instances whose machines have ended, and that nobody is working on, to the state that this means; forgets those
@@ -37,6 +47,21 @@ impl Cloud {
         })?;
         for id in candidates {
             self.settle_instance(&id)?;
+            self.remind(&id)?;
+        }
+        Ok(())
+    }
+
+    /// Asks a machine to end that was to be asked by a process which was killed before.
+    fn remind(&mut self, id: &Id) -> Result<(), CloudError> {
+        let state = "SELECT state FROM instances WHERE id = ?1 AND operation IS NULL";
+        let state: Option<String> =
+            self.catalogue.read(|tx| Ok(tx.query_row(state, [id], |row| row.get(0)).optional()?))?;
+        let files = Files::of(&self.home, id.as_str());
+        if matches!(state.as_deref(), Some(state::STOPPING | state::SHUTTING_DOWN)) && !is_ending(&files) {
+            // It is asked with the longest time; who is about to ask it with a shorter one will have that. What it
+            // answers, the next look shows.
+            let _ = Client::connect(&files.socket()).and_then(|mut client| client.stop(None));
         }
         Ok(())
     }
@@ -51,32 +76,21 @@ impl Cloud {
             return Ok(());
         }
         let home = self.home.clone();
-        let gone = self.catalogue.write(|tx| {
+        self.catalogue.write(|tx| {
             let instance = match any(tx, id.as_str()) {
-                Err(CloudError::NotFound { .. }) => return Ok(false),
+                Err(CloudError::NotFound { .. }) => return Ok(()),
                 other => other?,
             };
             // Looked at once more under the lock: another may have started it meanwhile, or settled this.
             if instance.operation.is_some() || is_alive(&files)? {
-                return Ok(false);
+                return Ok(());
             }
-            if instance.state == state::TERMINATED {
-                return forget(tx, &instance.instance_id);
+            match instance.state.as_str() {
+                state::TERMINATED => forget(tx, &instance.instance_id, &files),
+                state::STOPPED => Ok(()),
+                _ => follow(tx, &home, &instance),
             }
-            if instance.state != state::STOPPED {
-                follow(tx, &home, &instance)?;
-            }
-            Ok(false)
         })?;
-        if gone {
-            let dir = files.dir();
-            match std::fs::remove_dir_all(dir) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(CloudError::host(dir, "cannot remove the instance's directory")(e));
-                }
-                _ => {}
-            }
-        }
         self.remove_dead_layers()
     }
 }
@@ -88,6 +102,19 @@ pub(super) fn is_alive(files: &Files) -> Result<bool, CloudError> {
     Ok(matches!(life, Life::Alive { .. }))
 }
 
+/// Whether a machine was asked to end, as far as its process says.
+fn is_ending(files: &Files) -> bool {
+    let status = Client::connect(&files.socket())
+        .and_then(|client| client.with_patience(PATIENCE))
+        .and_then(|mut client| client.status());
+    match status {
+        Ok(status) => matches!(status.state, State::Stopping | State::Ended),
+        // It goes away just now.
+        Err(ClientError::NotRunning { .. } | ClientError::Ended) => true,
+        Err(_) => false,
+    }
+}
+
 /// Notes what it means that the machine of an instance has ended.
 pub(super) fn follow(tx: &Transaction<'_>, home: &Home, instance: &Instance) -> Result<(), CloudError> {
     let files = Files::of(home, instance.instance_id.as_str());
@@ -95,7 +122,9 @@ pub(super) fn follow(tx: &Transaction<'_>, home: &Home, instance: &Instance) -> 
     let is_final = match instance.state.as_str() {
         state::SHUTTING_DOWN => true,
         state::STOPPING => false,
-        _ => instance.is_instance_store() || instance.instance_initiated_shutdown_behavior == "terminate",
+        // Only the guest's own power-off is one: nobody asked for volumes to go with a process or a host.
+        _ if instance.instance_initiated_shutdown_behavior == "terminate" && code == BY_GUEST.0 => true,
+        _ => instance.is_instance_store(),
     };
     if is_final {
         terminated(tx, instance, (code, &message))
@@ -105,14 +134,33 @@ pub(super) fn follow(tx: &Transaction<'_>, home: &Home, instance: &Instance) -> 
     }
 }
 
-/// What becomes of an instance that a dead process was working on; tells whether its machine is to be started again.
-pub(in crate::cloud) fn undo_start(
+/// What became of the work on an instance that was undone.
+pub(in crate::cloud) enum Undone {
+    /// There is nothing more to do.
+    Done,
+    /// Its machine was ended for a while, and is to be started again.
+    ToRestart,
+    /// Its machine was asked to end, and has not yet; then it is to be started again.
+    Later,
+}
+
+/// Operations that end a machine and start it again.
+const WITH_PAUSE: [&str; 3] = ["create-image", "reboot-instance", "restart-instance"];
+
+/// What becomes of an instance that a dead process was working on.
+pub(in crate::cloud) fn undo(
     tx: &Transaction<'_>,
     home: &Home,
     instance: &Instance,
     what: &str,
-) -> Result<bool, CloudError> {
-    let lives = is_alive(&Files::of(home, instance.instance_id.as_str()))?;
+) -> Result<Undone, CloudError> {
+    let files = Files::of(home, instance.instance_id.as_str());
+    // What the dead process has started may be about to run, and would when the instance has long been something else.
+    let lives = matches!(
+        client::withdraw(&files.alive(), &files.config())
+            .map_err(CloudError::host(files.dir(), "cannot take the instance's start back"))?,
+        Life::Alive { .. }
+    );
     let told = instance.state_reason.as_ref().map(|reason| reason.message.as_str());
     let cut_off = "Server.InternalError: its start was cut off before its machine ran";
     let why = ("Server.InternalError", told.unwrap_or(cut_off));
@@ -123,10 +171,11 @@ pub(in crate::cloud) fn undo_start(
             drop_own_volumes(tx, &instance.instance_id)?;
             set_state(tx, &instance.instance_id, state::STOPPED, Some(why))?;
         }
-        (state::RUNNING, false) => return Ok(true),
+        (state::RUNNING, false) if WITH_PAUSE.contains(&what) => return Ok(Undone::ToRestart),
+        (state::RUNNING, true) if WITH_PAUSE.contains(&what) && is_ending(&files) => return Ok(Undone::Later),
         _ => {}
     }
-    Ok(false)
+    Ok(Undone::Done)
 }
 
 /// Notes that an instance is gone: volumes that go with it are deleted, the others are free.
@@ -144,14 +193,19 @@ pub(super) fn terminated(tx: &Transaction<'_>, instance: &Instance, reason: (&st
     set_state(tx, id, state::TERMINATED, Some(reason))
 }
 
-/// Forgets an instance that was terminated long ago; tells whether it was.
-fn forget(tx: &Transaction<'_>, id: &Id) -> Result<bool, CloudError> {
+/// Forgets an instance that was terminated long ago. Its directory goes before its row does, so that none is left.
+fn forget(tx: &Transaction<'_>, id: &Id, files: &Files) -> Result<(), CloudError> {
     let delete = "DELETE FROM instances WHERE id = ?1 AND state = 'terminated' AND changed < ?2";
-    let is_gone = tx.execute(delete, params![id, time::now() - LISTED])? > 0;
-    if is_gone {
-        tag::remove_all(tx, id)?;
+    if tx.execute(delete, params![id, time::now() - LISTED])? == 0 {
+        return Ok(());
     }
-    Ok(is_gone)
+    tag::remove_all(tx, id)?;
+    match std::fs::remove_dir_all(files.dir()) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(CloudError::host(files.dir(), "cannot remove the instance's directory")(e))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// EC2's code for how a machine ended, and the same in words.
@@ -162,10 +216,7 @@ fn reason(instance: &Instance, files: &Files) -> (&'static str, String) {
     let internal = |why: &str| ("Server.InternalError", format!("Server.InternalError: {why}"));
     match client::read_exit(&files.exit()) {
         Ok(Some(exit)) => match exit.reason {
-            Reason::PoweredOff | Reason::ResetRefused => (
-                "Client.InstanceInitiatedShutdown",
-                "Client.InstanceInitiatedShutdown: Instance initiated shutdown".into(),
-            ),
+            Reason::PoweredOff | Reason::ResetRefused => (BY_GUEST.0, BY_GUEST.1.to_owned()),
             Reason::Crashed(how) => internal(&format!("the guest crashed: {how}")),
             Reason::Forced => internal("its process was told to end"),
             Reason::Error(why) => internal(&why),

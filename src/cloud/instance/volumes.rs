@@ -8,6 +8,7 @@ use super::life::{check_idle, monitor};
 use super::machine::Files;
 use super::{Instance, own, state};
 use crate::cloud::error::CloudError;
+use crate::cloud::home::Home;
 use crate::cloud::id::Id;
 use crate::cloud::mapping::GIB;
 use crate::cloud::operation::Operation;
@@ -37,7 +38,8 @@ impl Cloud {
             |tx, operation| {
                 let (volume, instance) = (volume::own(tx, &scope, volume)?, own(tx, &scope, instance)?);
                 check_attach(&volume, &instance, device)?;
-                claim(tx, &volume.volume_id, operation)?;
+                volume::attach(tx, &volume.volume_id, &instance.instance_id, device, false, "attaching")?;
+                claim(tx, &volume.volume_id, &instance.instance_id, operation)?;
                 Ok((volume, instance))
             },
             |cloud, operation, (volume, instance)| {
@@ -45,11 +47,10 @@ impl Cloud {
                     cloud.plug(&volume, &instance, device)?;
                 }
                 cloud.catalogue.write(|tx| {
-                    let (volume, instance) = (&volume.volume_id, &instance.instance_id);
-                    volume::attach(tx, volume, instance, device, false, "attached")?;
-                    release(tx, volume)?;
+                    volume::set_attachment(tx, &volume.volume_id, "attached")?;
+                    release(tx, operation)?;
                     operation.finish(tx)?;
-                    attachment(tx, &scope, volume)
+                    attachment(tx, &scope, &volume.volume_id)
                 })
             },
         )
@@ -107,7 +108,8 @@ impl Cloud {
                     let (id, state) = (instance.instance_id, instance.state);
                     return Err(CloudError::InstanceState { id, state, verb: "detached from" });
                 }
-                claim(tx, &volume.volume_id, operation)?;
+                volume::set_attachment(tx, &volume.volume_id, "detaching")?;
+                claim(tx, &volume.volume_id, &instance.instance_id, operation)?;
                 Ok((found, instance))
             },
             |cloud, operation, (found, instance)| {
@@ -116,7 +118,7 @@ impl Cloud {
                 }
                 cloud.catalogue.write(|tx| {
                     volume::detach(tx, &found.volume_id)?;
-                    release(tx, &found.volume_id)?;
+                    release(tx, operation)?;
                     operation.finish(tx)
                 })?;
                 Ok(Attachment { state: "detached".into(), ..found })
@@ -157,7 +159,12 @@ impl Cloud {
                         volume.volume_id, volume.size
                     )));
                 }
-                claim(tx, &volume.volume_id, operation)?;
+                if let Some(at) = volume.attachments.first() {
+                    check_idle(&own(tx, &scope, at.instance_id.as_str())?)?;
+                    claim(tx, &volume.volume_id, &at.instance_id, operation)?;
+                } else {
+                    claim_volume(tx, &volume.volume_id, operation)?;
+                }
                 Ok(volume)
             },
             |cloud, operation, volume| {
@@ -176,7 +183,7 @@ impl Cloud {
                     tx.execute(update, params![volume.volume_id, layer::to_sql(size_gib)])?;
                     let update = "UPDATE layers SET size = ?2 WHERE id = ?1";
                     tx.execute(update, params![volume.layer, layer::to_sql(size)])?;
-                    release(tx, &volume.volume_id)?;
+                    release(tx, operation)?;
                     operation.finish(tx)?;
                     volume::own(tx, &scope, volume.volume_id.as_str())
                 })
@@ -218,13 +225,59 @@ fn check_attach(volume: &Volume, instance: &Instance, device: &str) -> Result<()
     Ok(())
 }
 
-fn claim(tx: &Transaction<'_>, volume: &Id, operation: &Operation) -> Result<(), CloudError> {
+/// Notes that an operation works on a volume and on the instance that has it, or is to: that neither starts, ends nor goes
+/// meanwhile.
+fn claim(tx: &Transaction<'_>, volume: &Id, instance: &Id, operation: &Operation) -> Result<(), CloudError> {
+    claim_volume(tx, volume, operation)?;
+    super::claim(tx, instance, operation)
+}
+
+fn claim_volume(tx: &Transaction<'_>, volume: &Id, operation: &Operation) -> Result<(), CloudError> {
     tx.execute("UPDATE volumes SET operation = ?2 WHERE id = ?1", params![volume, operation.id()])?;
     Ok(())
 }
 
-fn release(tx: &Transaction<'_>, volume: &Id) -> Result<(), CloudError> {
-    tx.execute("UPDATE volumes SET operation = NULL WHERE id = ?1", [volume])?;
+fn release(tx: &Transaction<'_>, operation: &Operation) -> Result<(), CloudError> {
+    tx.execute("UPDATE volumes SET operation = NULL WHERE operation = ?1", [operation.id()])?;
+    tx.execute("UPDATE instances SET operation = NULL WHERE operation = ?1", [operation.id()])?;
+    Ok(())
+}
+
+/// What became of volumes that a dead process was bringing to instances or taking from them: the machine tells, where one
+/// runs.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub(in crate::cloud) fn settle_attachments(
+    tx: &Transaction<'_>,
+    home: &Home,
+    operation: &str,
+) -> Result<(), CloudError> {
+    let mut query = tx.prepare(
+        "SELECT volume, instance FROM attachments JOIN volumes ON volumes.id = volume
+         WHERE operation = ?1 AND attachments.state IN ('attaching', 'detaching')",
+    )?;
+    let found = query.query_map([operation], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found: Vec<(Id, Id)> = found.collect::<Result<_, _>>()?;
+    for (volume, instance) in found {
+        let was_detaching: bool = tx.query_row(
+            "SELECT attachments.state = 'detaching' FROM attachments WHERE volume = ?1",
+            [&volume],
+            |row| row.get(0),
+        )?;
+        let socket = Files::of(home, instance.as_str()).socket();
+        let status = Client::connect(&socket).and_then(|mut client| client.status());
+        let is_there = match status {
+            Ok(status) => status.volumes.iter().any(|one| one.id == volume.as_str()),
+            // Without a machine nothing was done yet but to write it down.
+            Err(_) => was_detaching,
+        };
+        if is_there {
+            volume::set_attachment(tx, &volume, "attached")?;
+        } else {
+            volume::detach(tx, &volume)?;
+        }
+    }
     Ok(())
 }
 

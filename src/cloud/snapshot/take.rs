@@ -1,10 +1,10 @@
 //! Taking snapshots of volumes: at rest, or of a running machine.
 //!
-//! A volume's top layer becomes the snapshot, and a new one is put on it. Of a volume at rest the catalogue says so first,
-//! and the layer is sealed after that; whoever opens a chain seals what is under its top. A running machine's process does
-//! it: it is given the new layer's open files, seals the old one and goes on in the new. If this process is killed
-//! meanwhile, whether the old layer is sealed tells whether that was done ([`settle`]).
+//! A volume's top layer becomes the snapshot, and a new one is put on it. The layer of a volume at rest is sealed here; a
+//! running machine's process does it itself: it is given the new layer's open files, seals the old one and goes on in the
+//! new. If this process is killed meanwhile, whether the old layer is sealed tells whether that was done ([`settle`]).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rusqlite::{Transaction, params};
@@ -135,8 +135,12 @@ impl Cloud {
             |tx, operation| {
                 let volumes: Vec<Volume> =
                     volumes.iter().map(|id| volume::own(tx, &scope, id)).collect::<Result<_, _>>()?;
-                for attached in volumes.iter().flat_map(|volume| &volume.attachments) {
-                    instance::check_idle(&instance::any(tx, attached.instance_id.as_str())?)?;
+                // Nor do they start or end meanwhile.
+                let machines: BTreeSet<&Id> =
+                    volumes.iter().flat_map(|volume| &volume.attachments).map(|at| &at.instance_id).collect();
+                for machine in machines {
+                    instance::check_idle(&instance::any(tx, machine.as_str())?)?;
+                    instance::claim(tx, machine, operation)?;
                 }
                 let all = begin(tx, &home, &scope, &volumes, description, operation)?;
                 all.iter().try_for_each(|taking| tag::add(tx, &taking.snapshot, tags))?;
@@ -148,9 +152,9 @@ impl Cloud {
                 let all: Vec<Taking> = all.into_iter().map(|(_, taking)| taking).collect();
                 cloud.catalogue.write(|tx| {
                     taken(tx, &all)?;
+                    instance::release(tx, operation)?;
                     operation.finish(tx)
                 })?;
-                cloud.seal(&all);
                 cloud
                     .catalogue
                     .read(|tx| all.iter().map(|taking| visible(tx, &scope, taking.snapshot.as_str())).collect())
@@ -158,7 +162,7 @@ impl Cloud {
         )
     }
 
-    /// Makes the new layers; those of volumes that running machines have, their processes put on.
+    /// Makes the new layers and seals the old ones; of volumes that running machines have, their processes do that.
     ///
     /// # Errors
     /// What the host or the processes say.
@@ -172,7 +176,11 @@ impl Cloud {
             };
             made.push((machine, taking, files));
         }
+        for (_, taking, _) in made.iter().filter(|(machine, ..)| machine.is_none()) {
+            self.store().seal(&taking.old)?;
+        }
         let mut machines: Vec<&Id> = made.iter().filter_map(|(machine, ..)| *machine).collect();
+        machines.sort_unstable();
         machines.dedup();
         for machine in machines {
             let of_it: Vec<_> = made.iter().filter(|(of, ..)| *of == Some(machine)).collect();
@@ -186,12 +194,5 @@ impl Cloud {
             self.ask_for_snapshots(machine, &requests)?;
         }
         Ok(())
-    }
-
-    /// Seals what volumes at rest have left behind. Where it cannot be done now, whoever opens the chain does it.
-    pub(in crate::cloud) fn seal(&self, all: &[Taking]) {
-        for taking in all {
-            let _ = self.store().seal(&taking.old);
-        }
     }
 }
