@@ -121,8 +121,17 @@ fn machines_that_are_killed_and_hosts_that_go_down() {
     cloud.done(&["instance", "start", &one]);
     cloud.type_on(&one, b"abc", "ABC");
     // The host goes down: all processes at once.
-    let store = ["image", "import", path(&cloud.disk("echo", "store")), "--name", "store", "--architecture", "x86_64", "--instance-store"]
-        .map(ToOwned::to_owned);
+    let store = [
+        "image",
+        "import",
+        path(&cloud.disk("echo", "store")),
+        "--name",
+        "store",
+        "--architecture",
+        "x86_64",
+        "--instance-store",
+    ]
+    .map(ToOwned::to_owned);
     let store = text(&cloud.json(&store.each_ref().map(String::as_str))["image_id"]);
     let lost = cloud.launch(&store, &[]);
     for instance in [&one, &other, &lost] {
@@ -174,7 +183,10 @@ fn instance_store_images() {
     let disk = cloud.disk("echo", "first");
     let import = ["image", "import", path(&disk), "--name", "first", "--architecture", "x86_64", "--instance-store"];
     let image = cloud.json(&import);
-    assert_eq!((&image["root_device_type"], &image["block_device_mappings"]), (&"instance-store".into(), &Value::Array(Vec::new())));
+    assert_eq!(
+        (&image["root_device_type"], &image["block_device_mappings"]),
+        (&"instance-store".into(), &Value::Array(Vec::new()))
+    );
     let image = text(&image["image_id"]);
     let [one, other] = [(); 2].map(|()| cloud.launch(&image, &[]));
     assert_eq!(cloud.instance(&one)["instance_initiated_shutdown_behavior"], "terminate");
@@ -198,7 +210,8 @@ fn many_at_once_share_what_they_are_made_of() {
     let run = ["instance", "run", &image, "--type", "t3.nano", "--count", "4", "--client-token", "four"];
     let launched = cloud.json(&run);
     let instances = ids(&launched, "instance_id");
-    let indices: Vec<u64> = launched.as_array().unwrap().iter().map(|one| one["ami_launch_index"].as_u64().unwrap()).collect();
+    let indices: Vec<u64> =
+        launched.as_array().unwrap().iter().map(|one| one["ami_launch_index"].as_u64().unwrap()).collect();
     assert_eq!(indices, [0, 1, 2, 3]);
     assert!(ids(&launched, "reservation_id").windows(2).all(|pair| pair[0] == pair[1]));
     for instance in &instances {
@@ -209,7 +222,8 @@ fn many_at_once_share_what_they_are_made_of() {
     cloud.refused("IdempotentParameterMismatch", &[&run[..], &["--name", "five"]].concat());
     cloud.check();
     assert_eq!(cloud.query("SELECT id FROM layers").len(), 5);
-    let words: Vec<&str> = ["instance", "terminate", "--force"].into_iter().chain(instances.iter().map(String::as_str)).collect();
+    let words: Vec<&str> =
+        ["instance", "terminate", "--force"].into_iter().chain(instances.iter().map(String::as_str)).collect();
     assert_eq!(ids(&cloud.json(&words), "state"), ["terminated"; 4]);
     cloud.check();
     assert_eq!(cloud.query("SELECT id FROM layers").len(), 1);
@@ -312,8 +326,22 @@ fn images_of_instances() {
     let second = cloud.volume_at(&instance, "/dev/sdf");
     let pid = cloud.pid(&instance);
     // Without a pause: the machine is the same.
-    let made = cloud.json(&["image", "create", &instance, "--name", "live", "--no-reboot", "--description", "lives", "--tag", "a=b"]);
-    assert_eq!((&made["state"], &made["source_instance_id"], &made["description"]), (&"available".into(), &instance.as_str().into(), &"lives".into()));
+    let made = cloud.json(&[
+        "image",
+        "create",
+        &instance,
+        "--name",
+        "live",
+        "--no-reboot",
+        "--description",
+        "lives",
+        "--tag",
+        "a=b",
+    ]);
+    assert_eq!(
+        (&made["state"], &made["source_instance_id"], &made["description"]),
+        (&"available".into(), &instance.as_str().into(), &"lives".into())
+    );
     assert_eq!(ids(&made["block_device_mappings"], "device_name"), ["/dev/sda1", "/dev/sdf"]);
     assert_eq!(cloud.pid(&instance), pid);
     cloud.type_on(&instance, b"abc", "ABC");
@@ -384,7 +412,8 @@ fn images_are_copied_shared_and_withdrawn() {
     cloud.type_on(&far, b"abc", "ABC");
     let own = cloud.json(&["instance", "run", "own", "--type", "t3.nano", "--owner", OTHER]);
     cloud.type_on(&text(&own[0]["instance_id"]), b"abc", "ABC");
-    let far_snapshot = cloud.query(&format!("SELECT json_extract(mapping, '$[0].ebs.snapshot_id') FROM images WHERE id = '{copy}'"));
+    let far_snapshot =
+        cloud.query(&format!("SELECT json_extract(mapping, '$[0].ebs.snapshot_id') FROM images WHERE id = '{copy}'"));
     let copied = cloud.json(&["volume", "create", "--snapshot", &far_snapshot[0], "--region", FAR]);
     assert_eq!(support::cloud::hash(&cloud.volume_disk(&text(&copied["volume_id"]))), wanted);
     cloud.check();
