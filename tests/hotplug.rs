@@ -13,6 +13,7 @@ use amiboot::vmm::builder::{self, Boot, DiskConfig, DiskInterface, Firmware, Par
 use amiboot::vmm::config::MachineConfig;
 use amiboot::vmm::console::ConsoleBuffer;
 use amiboot::vmm::running::Machine;
+use amiboot::vmm::smbios::Identity;
 use amiboot::vmm::timeline::Timeline;
 use support::{PATIENCE, World};
 
@@ -33,7 +34,8 @@ fn volume(serial: &str, device: &str, disk: Arc<dyn Disk>) -> DiskConfig {
 
 fn firmware(world: &World, interface: DiskInterface) -> Firmware {
     let rom = world.firmware("rom/hotplug", "hotplug.rom");
-    let options = FirmwareOptions { interface, variables: None, log: None, instance_type: "t3.micro" };
+    let options =
+        FirmwareOptions { interface, variables: None, log: None, identity: Identity::random("t3.micro").unwrap() };
     firmware::open(&FirmwareChoice::File(rom), &options).unwrap().firmware
 }
 
