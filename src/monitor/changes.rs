@@ -131,7 +131,7 @@ impl Changes {
             return Vec::new();
         };
         self.forget(&id);
-        let result = ejected.flushed.as_ref().map(|()| ()).map_err(|e| host(&id, &e));
+        let result = ejected.flushed.as_ref().copied().map_err(|e| host(&id, &e));
         let waiting = std::mem::take(&mut self.leaving);
         let (done, others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(_, of)| *of == id);
         self.leaving = others;

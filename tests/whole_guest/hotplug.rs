@@ -31,7 +31,7 @@ fn life(firmware: &str, interface: &str, disk: &str, serial: &str) -> Done {
     let script = format!(
         r#"set -e
         {FUNCTIONS}
-        head -c 1M /dev/urandom >one; one=$(sha256sum one | cut -c1-64)
+        head -c 1048576 /dev/urandom >one; one=$(sha256sum one | cut -c1-64)
         amiboot image import $FILES/tiny.raw --name tiny
         snapshot=$(amiboot snapshot import one --json | id snapshot)
         v1=$(amiboot volume create --snapshot $snapshot --json | id volume)
