@@ -20,7 +20,7 @@ use amiboot::monitor::config::{
 use amiboot::monitor::control::socket;
 use amiboot::monitor::protocol::{FailureKind, State};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{Ended, PATIENCE, Running, World, finish, quoted, require_kvm, wait_until};
+use support::{Ended, PATIENCE, Running, World, finish, names_in, quoted, require_kvm, wait_until};
 
 /// An instance's files, in a directory that only its user may enter.
 struct Instance {
@@ -319,6 +319,9 @@ fn one_that_does_not_answer_is_not_waited_for_without_end() {
     let instance = Instance::new("halt");
     let running = instance.start("ready");
     running.signal(Signal::STOP);
+    let stopped = |thread: &PathBuf| fs::read_to_string(thread.join("stat")).unwrap().contains(") T ");
+    let threads = PathBuf::from(format!("/proc/{}/task", running.pid().as_raw_nonzero()));
+    wait_until("every thread stands still", || names_in(&threads).iter().all(stopped));
     let mut client = instance.client().with_patience(Duration::from_millis(20)).unwrap();
     assert!(matches!(client.status(), Err(ClientError::Silent { .. })));
     assert!(matches!(instance.life(), Life::Alive { pid: Some(_) }));
