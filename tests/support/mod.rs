@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod disks;
+pub mod instance;
 pub mod pty;
 #[cfg(feature = "whole-guest")]
 pub mod testbed;
