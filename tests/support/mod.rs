@@ -3,6 +3,7 @@
 
 pub mod cloud;
 pub mod disks;
+pub mod instance;
 pub mod pty;
 #[cfg(feature = "whole-guest")]
 pub mod testbed;
