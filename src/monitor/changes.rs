@@ -8,7 +8,7 @@ use super::config::VolumeConfig;
 use super::desk::ConnectionId;
 use super::protocol::{Answer, FailureKind, VolumeStatus};
 use super::volumes;
-use crate::disk::layered::{LayerAccess, LayerFiles, Layered};
+use crate::disk::layered::{self, LayerAccess, LayerFiles, Layered};
 use crate::vmm::running::Machine;
 use crate::vmm::volumes::{Ejected, PlugError};
 
@@ -38,19 +38,21 @@ impl Changes {
         Self { volumes, layered, leaving: Vec::new() }
     }
 
-    /// Puts new layers, of which `files` are the data and the map in turn, on volumes. What was answered before is in what
-    /// lies below them, durably.
+    /// Puts new layers, of which `files` are the data and the map in turn, on volumes, all at one instant. What was answered
+    /// before is in what lies below them, durably.
     pub fn snapshot(&self, volumes: &[String], files: Vec<OwnedFd>) -> Answer {
         answer(self.check_snapshot(volumes).and_then(|()| {
             let mut files = files.into_iter();
-            volumes.iter().try_for_each(|id| {
+            let pair = |id: &String| {
                 let layers = self.layers(id)?;
                 let (Some(data), Some(map)) = (files.next(), files.next()) else {
                     return Err((FailureKind::BadRequest, format!("{id}: the files of its new layer did not come")));
                 };
                 let next = LayerFiles::from_fds(data, map, LayerAccess::Writable).map_err(|e| host(id, &e))?;
-                layers.snapshot(next).map_err(|e| host(id, &e))
-            })
+                Ok((layers, next))
+            };
+            let pairs = volumes.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+            layered::snapshot_together(pairs).map_err(|e| host(&volumes.join(", "), &e))
         }))
     }
 

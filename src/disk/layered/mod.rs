@@ -63,6 +63,7 @@ pub use error::LayerError;
 pub use files::{LayerAccess, LayerFiles, LayerInfo};
 pub use fill::{Progress, fill};
 pub use merge::merge;
+pub use snapshot::snapshot_together;
 pub use stack::Layered;
 
 /// The unit of copy-on-write, in bytes: the block of nearly every file system and the page of the host.

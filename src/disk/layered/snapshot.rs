@@ -1,13 +1,63 @@
 //! Changes of what a chain is made of while the disk is in use.
 
 use std::io;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::chain::{Chain, MAX_LAYERS};
 use super::header;
 use super::top::Top;
 use super::{LayerFiles, Layered};
 use crate::disk::Disk;
+
+/// One disk on its way to a new top.
+struct Step<'a> {
+    disk: &'a Layered,
+    _remaking: MutexGuard<'a, ()>,
+    chain: Arc<Chain>,
+    old: Arc<Top>,
+    next: Arc<Top>,
+}
+
+/// Does to several disks what [`Layered::snapshot`] does to one, all at one instant: what was answered by any of them before
+/// is in the old tops, what is asked of any afterwards is in the new ones. No disk is to be there twice.
+///
+/// # Errors
+/// As for one. Where the host fails when some have been sealed, these go on in their new tops all the same; the others, as
+/// if nothing had been.
+pub fn snapshot_together(disks: Vec<(&Layered, LayerFiles)>) -> io::Result<()> {
+    let mut steps = Vec::with_capacity(disks.len());
+    for (disk, next) in disks {
+        let remaking = disk.remaking.lock().unwrap_or_else(PoisonError::into_inner);
+        let chain = disk.chain();
+        let old = chain.top.clone().ok_or(io::ErrorKind::ReadOnlyFilesystem)?;
+        let next = Arc::new(disk.check_next(next, &chain)?);
+        steps.push(Step { disk, _remaking: remaking, chain, old, next });
+    }
+    // What takes long, while changes go on.
+    steps.iter().try_for_each(|step| step.old.flush())?;
+    let closed: Vec<_> = steps.iter().map(|step| step.disk.gate.close()).collect();
+    let mut done = Ok(());
+    let mut sealed = 0;
+    for step in &steps {
+        done = step.old.seal();
+        if done.is_err() {
+            break;
+        }
+        let (size, below) = (step.chain.size, step.chain.sealed.clone());
+        let (top, frozen) = (Some(step.next.clone()), Some(step.old.clone()));
+        step.disk.replace(Chain { size, top, frozen, sealed: below });
+        sealed += 1;
+    }
+    drop(closed);
+    for step in steps.iter().take(sealed) {
+        // The rest changes only how things are looked up.
+        let below = step.chain.sealed.with(&step.old);
+        step.disk.replace(Chain { size: step.chain.size, top: Some(step.next.clone()), frozen: None, sealed: below });
+        // If it could not be, others find the layer in use until this disk is closed.
+        let _ = step.old.share();
+    }
+    done
+}
 
 impl Layered {
     /// Leaves the top behind as a snapshot and goes on in `next`, a new and empty layer.
@@ -25,23 +75,7 @@ impl Layered {
     /// `InvalidInput` for a layer that cannot be the next; `ReadOnlyFilesystem`; else what the host said. The disk then goes
     /// on in its old top as if nothing had been.
     pub fn snapshot(&self, next: LayerFiles) -> io::Result<()> {
-        let _remaking = self.remaking.lock().unwrap_or_else(PoisonError::into_inner);
-        let chain = self.chain();
-        let old = chain.top.clone().ok_or(io::ErrorKind::ReadOnlyFilesystem)?;
-        let next = Arc::new(self.check_next(next, &chain)?);
-        // What takes long, while changes go on.
-        old.flush()?;
-        let closed = self.gate.close();
-        old.seal()?;
-        let (size, sealed) = (chain.size, chain.sealed.clone());
-        self.replace(Chain { size, top: Some(next.clone()), frozen: Some(old.clone()), sealed });
-        drop(closed);
-        // The rest changes only how things are looked up.
-        let sealed = chain.sealed.with(&old);
-        self.replace(Chain { size, top: Some(next), frozen: None, sealed });
-        // If it could not be, others find the layer in use until this disk is closed.
-        let _ = old.share();
-        Ok(())
+        snapshot_together(vec![(self, next)])
     }
 
     /// Makes the disk larger: `size` bytes. What is new reads as zero. Durable when it returns.
