@@ -120,6 +120,37 @@ fn a_guest_that_was_to_be_asked_to_end_is_asked_by_the_next_command() {
 }
 
 #[test]
+fn layers_that_are_half_made_keep_nobody_from_working() {
+    let cloud = CloudWorld::new();
+    let image = cloud.image("echo", "first");
+    let instance = cloud.launch(&image, &[]);
+    let volume = cloud.volume_at(&instance, "/dev/sda1");
+    // As a snapshot leaves it that is killed while it makes the new layer: with no file, an empty one, or both.
+    for (number, files) in [&[][..], &["data"], &["data", "map"]].into_iter().enumerate() {
+        let db = Connection::open(cloud.home().join("catalogue.sqlite")).unwrap();
+        db.execute_batch(&format!(
+            "BEGIN;
+             INSERT INTO operations VALUES ('op-{number}', 'create-snapshot', 0);
+             INSERT INTO layers SELECT 'layer-{number}', size_gib << 30, 'making', layer, 'op-{number}' FROM volumes
+                 WHERE id = '{volume}';
+             INSERT INTO snapshots (id, region, owner, size_gib, volume, description, state, started, operation)
+                 VALUES ('snap-{number}', 'us-east-1', '123456789012', 1, '{volume}', '', 'pending', 0, 'op-{number}');
+             UPDATE volumes SET operation = 'op-{number}' WHERE id = '{volume}';
+             UPDATE instances SET operation = 'op-{number}' WHERE id = '{instance}';
+             COMMIT"
+        ))
+        .unwrap();
+        for ending in files {
+            std::fs::write(cloud.home().join(format!("layers/layer-{number}.{ending}")), "").unwrap();
+        }
+        cloud.check();
+        assert_eq!(cloud.state(&instance), "running");
+        cloud.done(&["snapshot", "create", &volume]);
+    }
+    cloud.check();
+}
+
+#[test]
 fn a_start_that_fails_leaves_the_instance_stopped_with_the_reason() {
     let cloud = CloudWorld::new();
     let image = cloud.image("echo", "first");
