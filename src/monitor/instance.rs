@@ -299,3 +299,53 @@ fn logger() -> Log {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_was_taken_back_begins_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let config = InstanceConfig {
+            version: crate::monitor::config::VERSION,
+            id: "i-0123456789abcdef0".into(),
+            memory: 32 << 20,
+            cpus: 1,
+            mode: crate::monitor::config::Mode::Auto,
+            hvm: Hvm::default(),
+            pv: Pv::default(),
+            identity: crate::monitor::config::InstanceIdentity {
+                uuid: uuid::Uuid::from_u128(7),
+                instance_type: "t3.micro".into(),
+            },
+            volumes: Vec::new(),
+            console_log: crate::monitor::config::ConsoleLogConfig { path: path("console.log"), keep: 64 << 10 },
+            control_socket: path("control.sock"),
+            alive_lock: path("alive"),
+            exit_file: path("exit.json"),
+            on_exit: vec!["/bin/false".into()],
+            grace_ms: 60_000,
+            restart: true,
+        };
+        std::fs::write(path("exit.json"), "of the one before").unwrap();
+        let surroundings = Surroundings {
+            accept_interpreting_kvm: true,
+            // Who asks has the lock: nobody takes the start back after that.
+            is_withdrawn: Box::new({
+                let lock = path("alive");
+                move || {
+                    matches!(crate::monitor::client::is_alive(&lock), Ok(crate::monitor::client::Life::Alive { .. }))
+                }
+            }),
+            timeline: Arc::new(Timeline::from_process_start()),
+            started: Box::new(|| unreachable!("there is no machine")),
+        };
+        assert!(matches!(run(&config, surroundings), Err(InstanceError::Withdrawn)));
+        assert_eq!(std::fs::read(path("exit.json")).unwrap(), b"of the one before");
+        assert!(!path("console.log").exists() && !path("control.sock").exists());
+        let life = crate::monitor::client::is_alive(&path("alive")).unwrap();
+        assert_eq!(life, crate::monitor::client::Life::Dead);
+    }
+}

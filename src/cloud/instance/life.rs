@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Transaction, params};
 
 use super::machine::Files;
-use super::truth::{BY_USER, is_alive, terminated};
+use super::truth::{BY_USER, is_alive, terminated, wait_for_last};
 use super::{Instance, own, set_state, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::id::Id;
@@ -102,7 +102,10 @@ impl Cloud {
         });
         match asked {
             Ok(()) => Ok(()),
-            Err(ClientError::NotRunning { .. } | ClientError::Ended) => self.settle_instance(&instance.instance_id),
+            Err(ClientError::NotRunning { .. } | ClientError::Ended) => {
+                wait_for_last(&files)?;
+                self.settle_instance(&instance.instance_id)
+            }
             Err(error) => Err(monitor(&instance.instance_id, &error)),
         }
     }
@@ -114,7 +117,7 @@ impl Cloud {
     pub fn wait_for_end(&mut self, id: &Id) -> Result<Instance, CloudError> {
         let files = Files::of(&self.home, id.as_str());
         match Client::connect(&files.socket()).and_then(Client::wait_for_end) {
-            Ok(()) | Err(ClientError::NotRunning { .. } | ClientError::Ended) => {}
+            Ok(()) | Err(ClientError::NotRunning { .. } | ClientError::Ended) => wait_for_last(&files)?,
             Err(error) => return Err(monitor(id, &error)),
         }
         self.settle_instance(id)?;
@@ -190,8 +193,8 @@ impl Cloud {
 
     /// Ends the machine of an instance that an operation has claimed, and waits for that.
     pub(in crate::cloud) fn end_machine(&mut self, id: &Id, request: StopRequest) -> Result<(), CloudError> {
-        let socket = Files::of(&self.home, id.as_str()).socket();
-        let ended = Client::connect(&socket).and_then(|mut client| {
+        let files = Files::of(&self.home, id.as_str());
+        let ended = Client::connect(&files.socket()).and_then(|mut client| {
             if request.force {
                 client.force_stop()?;
             } else {
@@ -200,7 +203,7 @@ impl Cloud {
             client.wait_for_end()
         });
         match ended {
-            Ok(()) | Err(ClientError::NotRunning { .. } | ClientError::Ended) => Ok(()),
+            Ok(()) | Err(ClientError::NotRunning { .. } | ClientError::Ended) => wait_for_last(&files),
             Err(error) => Err(monitor(id, &error)),
         }
     }

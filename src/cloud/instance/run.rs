@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 use sha2::{Digest, Sha256};
 
-use super::{Instance, MachineOptions, own, state};
+use super::{Instance, MachineOptions, StopRequest, own, set_state, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::id::{Id, Kind};
 use crate::cloud::image::{self, Image, RootDeviceType};
@@ -91,9 +91,7 @@ impl Cloud {
                         plan.volumes.iter().try_for_each(|volume| volume::made(tx, volume, "in-use"))?;
                         plan.own_layers.iter().try_for_each(|(id, _)| layer::made(tx, id, "open"))
                     })?;
-                    for id in &plan.instances {
-                        cloud.start_machine(id, operation)?;
-                    }
+                    cloud.start_all(&plan.instances, operation)?;
                 }
                 let instances = cloud.catalogue.write(|tx| {
                     operation.finish(tx)?;
@@ -102,6 +100,22 @@ impl Cloud {
                 Ok(Launched { instances, hints: plan.hints })
             },
         )
+    }
+
+    /// Starts the machines of a launch; where one does not come up, those that did are ended again.
+    fn start_all(&mut self, ids: &[Id], operation: &Operation) -> Result<(), CloudError> {
+        for (at, id) in ids.iter().enumerate() {
+            let Err(error) = self.start_machine(id, operation) else { continue };
+            for started in ids.iter().take(at) {
+                let reason = format!("Server.InternalError: {error}");
+                self.catalogue.write(|tx| {
+                    set_state(tx, started, state::SHUTTING_DOWN, Some(("Server.InternalError", &reason)))
+                })?;
+                self.end_machine(started, StopRequest { force: true, grace: None })?;
+            }
+            return Err(error);
+        }
+        Ok(())
     }
 
     fn make_layers(&self, plan: &Plan) -> Result<(), CloudError> {

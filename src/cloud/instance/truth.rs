@@ -3,7 +3,7 @@
 //! A machine may end by itself, be killed, or go down with its host, while nobody looks. Its process's lock tells whether it
 //! lives, its exit file how it ended; the catalogue follows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -21,6 +21,11 @@ const LISTED: i64 = 3_600_000;
 
 /// How long a process has to say how it is.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a process that answers no more has to end: it writes a small file.
+const LAST: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// EC2's codes and messages of what a person asked for.
 pub(super) const BY_USER: (&str, &str) =
@@ -113,6 +118,15 @@ fn is_ending(files: &Files) -> bool {
         Err(ClientError::NotRunning { .. } | ClientError::Ended) => true,
         Err(_) => false,
     }
+}
+
+/// Waits for the last that a process does: one that answers no more still writes how it ended, and has its lock until then.
+pub(super) fn wait_for_last(files: &Files) -> Result<(), CloudError> {
+    let deadline = Instant::now() + LAST;
+    while is_alive(files)? && Instant::now() < deadline {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    Ok(())
 }
 
 /// Notes what it means that the machine of an instance has ended.
@@ -211,7 +225,11 @@ fn forget(tx: &Transaction<'_>, id: &Id, files: &Files) -> Result<(), CloudError
 /// EC2's code for how a machine ended, and the same in words.
 fn reason(instance: &Instance, files: &Files) -> (&'static str, String) {
     if matches!(instance.state.as_str(), state::STOPPING | state::SHUTTING_DOWN) {
-        return (BY_USER.0, BY_USER.1.to_owned());
+        return match &instance.state_reason {
+            // A launch that did not come to its end.
+            Some(told) if told.code == "Server.InternalError" => ("Server.InternalError", told.message.clone()),
+            _ => (BY_USER.0, BY_USER.1.to_owned()),
+        };
     }
     let internal = |why: &str| ("Server.InternalError", format!("Server.InternalError: {why}"));
     match client::read_exit(&files.exit()) {
