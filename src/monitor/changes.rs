@@ -65,9 +65,8 @@ impl Changes {
             if volumes.iter().take(at).any(|other| other == id) {
                 return Err((FailureKind::BadRequest, format!("volumes: {id} is there twice")));
             }
-            self.layers(id)?;
         }
-        Ok(())
+        volumes.iter().try_for_each(|id| self.layers(id).map(|_| ()))
     }
 
     fn layers(&self, id: &str) -> Result<&Layered, Refusal> {
