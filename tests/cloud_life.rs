@@ -279,6 +279,7 @@ fn snapshots_outlive_each_other() {
     let (first, second) = (cloud.volume_at(&instance, "/dev/sda1"), cloud.volume_at(&instance, "/dev/sdf"));
     let other = cloud.launch(&image, &[]);
     let third = cloud.volume_at(&other, "/dev/sda1");
+    cloud.refused("InvalidParameterValue", &["snapshot", "create", &first, &first]);
     let taken = cloud.json(&["snapshot", "create", &first, &third, &second, "--description", "all"]);
     assert_eq!(ids(&taken, "state"), ["completed"; 3]);
     assert_eq!(ids(&taken, "volume_id"), [first.clone(), third, second.clone()]);

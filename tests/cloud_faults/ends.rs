@@ -260,7 +260,8 @@ fn what_was_flushed_outlives_the_process_that_wrote_it() {
     for round in 0..5_u64 {
         let mut writer = std::process::Command::new(std::env::current_exe().unwrap());
         writer.args(["--exact", "ends::writes_to_a_volume", "--nocapture"]);
-        writer.env("AMIBOOT_HOME", cloud.home()).env("TEST_VOLUME", &volume);
+        // What it leaves, since it is killed, goes with this test.
+        writer.env("AMIBOOT_HOME", cloud.home()).env("TEST_VOLUME", &volume).env("TMPDIR", cloud.world.scratch());
         let mut running = Running::start(&mut writer);
         running
             .wait_until("blocks", |shown| shown.matches("flushed").count() > usize::try_from(20 + round * 17).unwrap());

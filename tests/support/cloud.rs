@@ -247,7 +247,9 @@ impl CloudWorld {
     pub fn kill_machine(&self, instance: &str) {
         let pid = self.pid(instance);
         kill_process(pid, Signal::KILL).unwrap();
-        wait_until("the machine's end", || !self.processes().contains_key(&pid.as_raw_nonzero().get()));
+        // Its memory goes first, then its files, and their locks with them: it is over when it can be waited for, or was.
+        let status = format!("/proc/{}/status", pid.as_raw_nonzero());
+        wait_until("the machine's end", || fs::read_to_string(&status).map_or(true, |now| now.contains("State:\tZ")));
     }
 
     /// Processes that run in the name of this catalogue, with their arguments.

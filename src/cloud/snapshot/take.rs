@@ -135,6 +135,10 @@ impl Cloud {
             |tx, operation| {
                 let volumes: Vec<Volume> =
                     volumes.iter().map(|id| volume::own(tx, &scope, id)).collect::<Result<_, _>>()?;
+                let mut seen = BTreeSet::new();
+                if let Some(twice) = volumes.iter().map(|volume| &volume.volume_id).find(|id| !seen.insert(*id)) {
+                    return Err(CloudError::value(format!("The volume '{twice}' is there twice")));
+                }
                 // Nor do they start or end meanwhile.
                 let machines: BTreeSet<&Id> =
                     volumes.iter().flat_map(|volume| &volume.attachments).map(|at| &at.instance_id).collect();
