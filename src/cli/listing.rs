@@ -33,7 +33,7 @@ pub fn print<T: Serialize>(
 /// # Errors
 /// What the host says.
 pub fn print_json<T: Serialize + ?Sized>(thing: &T) -> Result<(), CliError> {
-    Ok(output::print(&format!("{}\n", serde_json::to_string_pretty(thing)?))?)
+    Ok(output::print_json(thing)?)
 }
 
 /// Prints names and values below each other.

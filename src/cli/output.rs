@@ -1,9 +1,10 @@
 //! How things are printed.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use anstyle::{AnsiColor, Style};
+use serde::Serialize;
 
 /// How good news looks.
 pub const GOOD: Style = AnsiColor::Green.on_default().bold();
@@ -48,7 +49,21 @@ pub fn clean(text: &str) -> String {
 /// # Errors
 /// What the host says, but for a closed pipe.
 pub fn print(text: &str) -> io::Result<()> {
-    match anstream::stdout().write_all(text.as_bytes()) {
+    written(anstream::stdout().write_all(text.as_bytes()))
+}
+
+/// Prints a thing as JSON on standard output, as it is made: of a long listing there is never all of the text.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json<T: Serialize + ?Sized>(thing: &T) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let done = serde_json::to_writer_pretty(&mut out, thing).map_err(io::Error::from);
+    written(done.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()))
+}
+
+fn written(done: io::Result<()>) -> io::Result<()> {
+    match done {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(|e| io::Error::new(e.kind(), format!("cannot write to standard output: {e}"))),
     }
