@@ -30,9 +30,10 @@ fn hotplug(firmware: &str, interface: &str, script: &str) -> Done {
     run_with(&[], &files, 550, &script)
 }
 
-/// What a volume does in its life, where the guest sees the second disk as `disk`, and its serial number in `serial`.
-fn life(disk: &str, serial: &str, numbers: [&str; 2]) -> String {
-    let [first, second] = numbers;
+/// What volumes do in their lives, where the guest sees the second and third disk as `disks`, and the serial number of the
+/// second in `serial`.
+fn life(disks: [&str; 2], serial: &str, numbers: [&str; 2]) -> String {
+    let ([disk, other], [first, second]) = (disks, numbers);
     format!(
         "seen exit powers off
          type D={disk} S={serial}; until_there() {{ until [ -b /dev/$D ]; do sleep 0.1; done; }}
@@ -56,6 +57,17 @@ fn life(disk: &str, serial: &str, numbers: [&str; 2]) -> String {
          type until_there; echo serial=$(cat $S)
          seen serial={second}
          volumes
+         plug vol-3 /dev/sdh one
+         type D={other}; until_there; echo wri''ting; while echo x | dd of=/dev/$D conv=fsync; do :; done; echo fai''led
+         seen writing
+         remove vol-3
+         seen failed
+         type until ! [ -b /dev/$D ]; do sleep 0.1; done; echo for''gotten
+         seen forgotten
+         plug vol-3 /dev/sdh one
+         type until_there; echo ba''ck
+         seen back
+         unplug vol-3
          type reboot -f
          seen serial={second}
          seen exit powers off
@@ -66,6 +78,8 @@ fn life(disk: &str, serial: &str, numbers: [&str; 2]) -> String {
          type poweroff -f"
     )
 }
+
+const NVME: [&str; 2] = ["nvme1n1", "nvme2n1"];
 
 #[track_caller]
 fn lived(done: &Done) {
@@ -80,15 +94,15 @@ fn lived(done: &Done) {
 
 #[test]
 fn virtio_volumes_come_grow_and_go_under_bios() {
-    lived(&hotplug("bios", "virtio", &life("vdb", "/sys/block/vdb/serial", ["vol-1", "vol-2"])));
+    lived(&hotplug("bios", "virtio", &life(["vdb", "vdc"], "/sys/block/vdb/serial", ["vol-1", "vol-2"])));
 }
 
 #[test]
 fn nvme_volumes_come_grow_and_go_under_bios() {
-    lived(&hotplug("bios", "nvme", &life("nvme1n1", "/sys/block/nvme1n1/device/serial", ["vol1", "vol2"])));
+    lived(&hotplug("bios", "nvme", &life(NVME, "/sys/block/nvme1n1/device/serial", ["vol1", "vol2"])));
 }
 
 #[test]
 fn volumes_come_grow_and_go_under_uefi() {
-    lived(&hotplug("uefi", "nvme", &life("nvme1n1", "/sys/block/nvme1n1/device/serial", ["vol1", "vol2"])));
+    lived(&hotplug("uefi", "nvme", &life(NVME, "/sys/block/nvme1n1/device/serial", ["vol1", "vol2"])));
 }
