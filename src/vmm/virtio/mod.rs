@@ -107,6 +107,12 @@ pub trait VirtioDevice: Send {
     /// [`ActivateError`] where the device cannot work with what it was given.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
 
+    /// Lets go of what of the host is behind the device, for good: when it returns, no request to the host is in flight.
+    /// The driver may go on with the device, whose requests fail. False where the device can do nothing of the kind.
+    fn withdraw(&mut self) -> bool {
+        false
+    }
+
     /// Stops work and gives up the queues. When it returns, no request is in flight and guest memory is not touched any
     /// more. Idle devices stay idle.
     fn reset(&mut self);

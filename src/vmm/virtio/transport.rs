@@ -108,6 +108,11 @@ impl TransportCore {
         }
     }
 
+    /// Lets go of what of the host is behind the device; false where it cannot.
+    pub fn withdraw(&self) -> bool {
+        self.lock().device.withdraw()
+    }
+
     /// Reads the device's configuration space in 1, 2, 4 or 8 bytes; anything else reads as zero.
     pub fn read_config(&self, at: u64, data: &mut [u8]) {
         data.fill(0);

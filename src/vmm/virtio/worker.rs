@@ -66,7 +66,8 @@ enum RingError {
 pub struct QueueWorker {
     kick: Arc<EventFd>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    /// Gives the queue where it was stopped with all that was begun.
+    thread: Option<JoinHandle<Option<Queue>>>,
 }
 
 impl QueueWorker {
@@ -89,25 +90,42 @@ impl QueueWorker {
         let waiting = active.kick;
         let thread = thread::Builder::new().name(name).spawn(move || {
             let ran = catch_unwind(AssertUnwindSafe(|| ring.run(&waiting)));
-            if ran.is_err() {
-                // The hook has printed it. The driver at least does not wait for what never comes.
-                ring.give_up("the monitor's thread that serves it panicked");
+            match ran {
+                Ok(true) => Some(ring.queue),
+                Ok(false) => None,
+                Err(_) => {
+                    // The hook has printed it. The driver at least does not wait for what never comes.
+                    ring.give_up("the monitor's thread that serves it panicked");
+                    None
+                }
             }
         })?;
         Ok(Self { kick, stop, thread: Some(thread) })
     }
 }
 
-impl Drop for QueueWorker {
-    fn drop(&mut self) {
+impl QueueWorker {
+    /// Stops as [`Drop`] does, and gives the queue back with its kick, for another worker to go on with; nothing where it
+    /// could not be served any more.
+    #[must_use]
+    pub fn stop(mut self) -> Option<ActiveQueue> {
+        let queue = self.join()?;
+        Some(ActiveQueue { queue, kick: self.kick.clone() })
+    }
+
+    fn join(&mut self) -> Option<Queue> {
         self.stop.store(true, Ordering::Release);
         // Wakes the thread; the next owner of the queue at most looks at its ring once too often. Writing fails only
         // where the counter is full, and then the thread is awake anyway.
         let _ = self.kick.write(1);
-        if let Some(thread) = self.thread.take() {
-            // A panic was already told by the hook, and there is nothing left to save.
-            let _ = thread.join();
-        }
+        // A panic was already told by the hook, and there is nothing left to save.
+        self.thread.take()?.join().ok().flatten()
+    }
+}
+
+impl Drop for QueueWorker {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 
@@ -123,17 +141,20 @@ struct Ring<H> {
 }
 
 impl<H: QueueHandler> Ring<H> {
-    fn run(&mut self, kick: &EventFd) {
+    /// Serves until it is to stop; false where it cannot go on.
+    fn run(&mut self, kick: &EventFd) -> bool {
         loop {
             if let Err(error) = kick::wait(kick, self.handler.event()) {
-                return self.give_up(&format!("its notification cannot be read: {error}"));
+                self.give_up(&format!("its notification cannot be read: {error}"));
+                return false;
             }
             let done = if self.stopping() { self.finish(true).and_then(|used| self.call(used)) } else { self.drain() };
             if let Err(error) = done {
-                return self.give_up(&error.to_string());
+                self.give_up(&error.to_string());
+                return false;
             }
             if self.stopping() && self.handler.event().is_none() {
-                return;
+                return true;
             }
         }
     }

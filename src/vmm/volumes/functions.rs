@@ -26,17 +26,31 @@ pub enum DiskInterface {
 pub trait DiskFunction: PciFunction {
     /// Tells the driver that the disk has another size.
     fn resized(&self);
+
+    /// Lets go of the disk: when it returns, nothing of it is in flight, and requests fail from now on. False where the
+    /// function has to be taken off the bus instead.
+    fn withdraw(&self) -> bool;
 }
 
 impl DiskFunction for VirtioPci {
     fn resized(&self) {
         self.config_changed();
     }
+
+    /// Linux' driver waits without end for a device to answer that is not there any more, and with it all hot-plug.
+    fn withdraw(&self) -> bool {
+        VirtioPci::withdraw(self)
+    }
 }
 
 impl DiskFunction for NvmeFunction {
     fn resized(&self) {
         NvmeFunction::resized(self);
+    }
+
+    /// Drivers know ones in CSTS for what they are.
+    fn withdraw(&self) -> bool {
+        false
     }
 }
 

@@ -31,7 +31,7 @@ enum Occupant {
     },
     /// Nothing that the guest sees; the disk is being released.
     Leaving { serial: String, device: String },
-    /// Nothing, and the guest has yet to see to that.
+    /// No volume, and the guest has yet to see to that: nothing, or a function whose requests fail.
     Missed,
 }
 
@@ -96,10 +96,12 @@ impl SlotVolumes {
         }
         let mut slots = self.lock();
         if slots.get(&slot).is_some_and(Occupant::is_missed) {
+            drop(self.bus.remove(DevFn::new(slot, 0)));
             slots.remove(&slot);
+            self.events.forget(slot);
             return;
         }
-        let Some((disk, asked)) = self.empty(slots, slot) else { return };
+        let Some((disk, asked)) = self.empty(slots, slot, false) else { return };
         self.events.forget(slot);
         // Where there is no thread, the guest waits for it.
         let held = Arc::new(Mutex::new(Some(disk)));
@@ -128,9 +130,9 @@ impl SlotVolumes {
         self.ejections.add(Ejected { serial, device, asked, flushed });
     }
 
-    /// Takes what is in a slot off the bus, with nothing in flight any more; the slot stays taken. Tells whether the guest
-    /// was asked for it.
-    fn empty(&self, mut slots: MutexGuard<'_, Slots>, slot: u8) -> Option<(DiskConfig, bool)> {
+    /// Takes what is in a slot off the bus, or, where `stays` and that can be, has it let go of its disk. Nothing is in
+    /// flight any more when it returns, and the slot stays taken. Tells whether the guest was asked for it.
+    fn empty(&self, mut slots: MutexGuard<'_, Slots>, slot: u8, stays: bool) -> Option<(DiskConfig, bool)> {
         let occupant = slots.get_mut(&slot)?;
         // Where nothing is present, somebody else is at it already.
         let Occupant::Present { disk, .. } = &*occupant else { return None };
@@ -138,8 +140,11 @@ impl SlotVolumes {
         let Occupant::Present { disk, wanted, function } = std::mem::replace(occupant, leaving) else { return None };
         // What is in flight may take its time.
         drop(slots);
+        let withdrawn = stays && function.withdraw();
         drop(function);
-        drop(self.bus.remove(DevFn::new(slot, 0)));
+        if !withdrawn {
+            drop(self.bus.remove(DevFn::new(slot, 0)));
+        }
         Some((disk, wanted))
     }
 
@@ -161,6 +166,7 @@ impl SlotVolumes {
         let Some(slot) = self.range.clone().find(empty).or_else(|| self.range.clone().find(missed)) else {
             return Err(PlugError::NoSlot { serial: disk.serial, most: self.range.len() });
         };
+        drop(self.bus.remove(DevFn::new(slot, 0)));
         let host = |cause| PlugError::Host { serial: disk.serial.clone(), cause };
         let function = self.functions.disk(slot, &disk).map_err(host)?;
         let on_bus: Arc<dyn PciFunction> = function.clone();
@@ -238,7 +244,7 @@ impl Volumes for SlotVolumes {
     fn remove(&self, name: &str) -> Result<(), PlugError> {
         let slots = self.lock();
         let slot = self.removable(&slots, name)?;
-        let Some((disk, _)) = self.empty(slots, slot) else { return Err(PlugError::None(name.into())) };
+        let Some((disk, _)) = self.empty(slots, slot, true) else { return Err(PlugError::None(name.into())) };
         let serial = disk.serial.clone();
         let flushed = let_go(disk);
         let mut slots = self.lock();

@@ -36,7 +36,11 @@ fn offer<T: Attachment>(driver: &mut DriverOn<T>, n: u16, kind: u32, sector: u64
     driver.offer(3 * n);
 }
 
-on_every_transport!(what_is_ready_is_used_first, a_reset_waits_for_what_is_in_flight);
+on_every_transport!(
+    what_is_ready_is_used_first,
+    a_reset_waits_for_what_is_in_flight,
+    a_disk_is_let_go_when_what_is_in_flight_has_ended,
+);
 
 fn what_is_ready_is_used_first<T: Attachment>() {
     for features in [DEFAULT, DEFAULT | EVENT_IDX] {
@@ -103,6 +107,51 @@ fn a_reset_waits_for_what_is_in_flight<T: Attachment>() {
     driver.kick();
     assert_eq!(driver.next_used(), (6, 513));
     assert_eq!([driver.take(data(0), 512), driver.take(data(1), 512)].concat(), [1; 1024]);
+}
+
+fn a_disk_is_let_go_when_what_is_in_flight_has_ended<T: Attachment>() {
+    for features in [DEFAULT, DEFAULT | EVENT_IDX] {
+        let Some(disk) = Gated::new().map(Arc::new) else { return };
+        let device = Block::new(disk.clone(), "", 1, no_log()).with_engine(Engine::IoUring);
+        let mut driver = DriverOn::<T>::started(Box::new(device), features, 64);
+        for (n, sector) in [(0, 0), (1, GATED_SECTORS)] {
+            offer(&mut driver, n, 0, sector);
+        }
+        driver.kick();
+        assert_eq!(driver.next_used(), (3, 513));
+        // One is in flight, one in the ring, without a kick.
+        offer(&mut driver, 2, 0, GATED_SECTORS);
+        thread::scope(|scope| {
+            let transport = driver.transport.clone();
+            let withdrawal = scope.spawn(move || transport.withdraw());
+            for _ in 0..1000 {
+                thread::yield_now();
+            }
+            assert!(!withdrawal.is_finished());
+            disk.let_through(&[6; 512]);
+            assert!(withdrawal.join().unwrap());
+        });
+        assert_eq!(Arc::strong_count(&disk), 1);
+        // Each has its answer: the one in flight that of the disk, the one in the ring either that or that there is none, later
+        // ones the latter.
+        let mut used = [driver.next_used(), driver.next_used()];
+        used.sort_unstable();
+        assert_eq!((used[0], used[1].0), ((0, 513), 6));
+        assert_eq!(driver.take(status(0), 1), [0]);
+        assert!(driver.take(status(2), 1)[0] <= 1);
+        for (n, kind) in [(3, 0), (4, 1), (5, 4)] {
+            offer(&mut driver, n, kind, GATED_SECTORS);
+            driver.kick();
+            assert_eq!((driver.next_used().0, driver.take(status(n), 1)[0]), (3 * u32::from(n), 1));
+        }
+        // It lasts, and the device can be reset.
+        assert!(driver.transport.withdraw());
+        driver.set_status(0);
+        driver.start(features, 64);
+        offer(&mut driver, 0, 0, GATED_SECTORS);
+        driver.kick();
+        assert_eq!((driver.next_used().0, driver.take(status(0), 1)[0]), (0, 1));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod flight_tests;
+mod gone;
 mod handler;
 #[cfg(test)]
 mod hostile_tests;
@@ -21,6 +22,7 @@ use virtio_bindings::virtio_blk::{
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
+use self::gone::Gone;
 use self::handler::Handler;
 use self::request::{MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS};
 use super::worker::{QueueWorker, RING_FEATURES};
@@ -98,7 +100,17 @@ pub struct Block {
     shared: Arc<Shared>,
     queue_sizes: Vec<u16>,
     engine: Engine,
-    workers: Vec<QueueWorker>,
+    workers: Vec<(u16, QueueWorker)>,
+    /// What workers are started with, while the device is active.
+    active: Option<Active>,
+}
+
+/// What all queues of an active device have in common.
+#[derive(Clone)]
+struct Active {
+    memory: GuestMemory,
+    interrupt: Arc<dyn Interrupt>,
+    features: u64,
 }
 
 impl Block {
@@ -114,6 +126,7 @@ impl Block {
             queue_sizes: vec![QUEUE_SIZE; queues.clamp(1, MAX_QUEUES).into()],
             engine: Engine::of_host(),
             workers: Vec::new(),
+            active: None,
         }
     }
 
@@ -151,16 +164,10 @@ impl Block {
         config
     }
 
-    fn start_queue(
-        &self,
-        index: u16,
-        active: ActiveQueue,
-        memory: GuestMemory,
-        interrupt: Arc<dyn Interrupt>,
-        features: u64,
-    ) -> Result<QueueWorker, ActivateError> {
+    fn start_queue(&self, index: u16, queue: ActiveQueue, active: &Active) -> Result<QueueWorker, ActivateError> {
+        let Active { memory, interrupt, features } = active.clone();
         let handler = Handler::new(self.shared.clone(), &memory, features, self.engine);
-        QueueWorker::start(format!("virtio-blk-{index}"), index, active, memory, interrupt, handler)
+        QueueWorker::start(format!("virtio-blk-{index}"), index, queue, memory, interrupt, handler)
             .map_err(|error| ActivateError { device: "block", reason: format!("no thread for queue {index}: {error}") })
     }
 }
@@ -199,10 +206,12 @@ impl VirtioDevice for Block {
 
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError> {
         let Activation { memory, queues, interrupt, features } = activation;
-        for (index, active) in (0..).zip(queues) {
-            let Some(active) = active else { continue };
-            match self.start_queue(index, active, memory.clone(), interrupt.clone(), features) {
-                Ok(worker) => self.workers.push(worker),
+        let active = Active { memory, interrupt, features };
+        self.active = Some(active.clone());
+        for (index, queue) in (0..).zip(queues) {
+            let Some(queue) = queue else { continue };
+            match self.start_queue(index, queue, &active) {
+                Ok(worker) => self.workers.push((index, worker)),
                 Err(error) => {
                     self.reset();
                     return Err(error);
@@ -212,8 +221,34 @@ impl VirtioDevice for Block {
         Ok(())
     }
 
+    /// What comes after it is answered with errors: a driver that is asked to go finds no request without an answer.
+    fn withdraw(&mut self) -> bool {
+        let queues: Vec<_> = self.workers.drain(..).map(|(index, worker)| (index, worker.stop())).collect();
+        let Shared { disk, serial, counters, log, .. } = &*self.shared;
+        let disk = Arc::new(Gone { size: disk.size(), is_read_only: disk.is_read_only() });
+        // They are expected to fail: nobody need be told.
+        let logged = AtomicU32::new(LOGGED_FAILURES);
+        let shared = Shared { disk, serial: *serial, counters: counters.clone(), log: log.clone(), logged };
+        self.shared = Arc::new(shared);
+        let Some(active) = self.active.clone() else { return true };
+        for (index, queue) in queues {
+            let Some(queue) = queue else { continue };
+            let kick = queue.kick.clone();
+            match self.start_queue(index, queue, &active) {
+                Ok(worker) => {
+                    // For what was left in the ring.
+                    let _ = kick.write(1);
+                    self.workers.push((index, worker));
+                }
+                Err(error) => active.interrupt.needs_reset(&error.to_string()),
+            }
+        }
+        true
+    }
+
     fn reset(&mut self) {
         // Each worker ends its request before its thread is joined.
         self.workers.clear();
+        self.active = None;
     }
 }

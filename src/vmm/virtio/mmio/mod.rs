@@ -100,6 +100,12 @@ impl MmioTransport {
         self.core.config_changed();
     }
 
+    /// Lets go of what of the host is behind the device, whose requests fail from now on; false where it cannot.
+    #[cfg(test)]
+    pub fn withdraw(&self) -> bool {
+        self.core.withdraw()
+    }
+
     /// Resets device and registers as a write of zero to `Status` does; for a machine that restarts. When it returns, no
     /// request is in flight.
     pub fn reset(&self) {

@@ -123,6 +123,11 @@ impl VirtioPci {
         self.shared.core.config_changed();
     }
 
+    /// Lets go of what of the host is behind the device, whose requests fail from now on; false where it cannot.
+    pub fn withdraw(&self) -> bool {
+        self.shared.core.withdraw()
+    }
+
     /// What the guest sees now.
     #[must_use]
     pub fn state(&self) -> PciState {

@@ -30,6 +30,8 @@ pub trait Attachment: Send + Sync {
     fn failure(&self) -> Option<String>;
     /// The device's configuration has changed by itself.
     fn config_changed(&self);
+    /// The device lets go of what is behind it; false where it cannot.
+    fn withdraw(&self) -> bool;
     /// As a machine does that restarts.
     fn reset(&self);
 }
@@ -105,6 +107,10 @@ impl Attachment for MmioTransport {
 
     fn config_changed(&self) {
         MmioTransport::config_changed(self);
+    }
+
+    fn withdraw(&self) -> bool {
+        MmioTransport::withdraw(self)
     }
 
     fn reset(&self) {
@@ -232,6 +238,10 @@ impl<const MSIX: bool> Attachment for OnPci<MSIX> {
 
     fn config_changed(&self) {
         self.function.config_changed();
+    }
+
+    fn withdraw(&self) -> bool {
+        self.function.withdraw()
     }
 
     fn reset(&self) {
