@@ -79,6 +79,10 @@ impl Changes {
     /// Adds a volume.
     pub fn plug(&mut self, machine: &Machine, volume: VolumeConfig) -> Answer {
         answer(self.check_plug(&volume).and_then(|()| {
+            // Before its files are opened and locked for nothing.
+            if machine.has_fixed_volumes() {
+                return Err(refusal(&PlugError::Paravirtual(volume.serial())));
+            }
             let opened = volumes::open_one(&volume).map_err(|e| (FailureKind::Host, e.to_string()));
             let (disk, layers) = opened?;
             machine.plug(disk).map_err(|e| refusal(&e))?;

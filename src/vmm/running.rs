@@ -99,6 +99,12 @@ impl Machine {
         self.0.volumes.disks()
     }
 
+    /// Whether it keeps the volumes that it was started with.
+    #[must_use]
+    pub fn has_fixed_volumes(&self) -> bool {
+        self.0.volumes.is_fixed()
+    }
+
     /// Attaches a volume. The guest is told; when and whether it looks is its own business.
     ///
     /// # Errors

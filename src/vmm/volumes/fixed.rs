@@ -32,6 +32,10 @@ impl Volumes for FixedVolumes {
         self.volumes.iter().map(|(disk, _)| disk.clone()).collect()
     }
 
+    fn is_fixed(&self) -> bool {
+        true
+    }
+
     fn plug(&self, disk: DiskConfig) -> Result<(), PlugError> {
         Err(PlugError::Paravirtual(disk.serial))
     }

@@ -142,6 +142,11 @@ pub trait Volumes: Send + Sync {
     /// Those that there are, in the order in which a machine that is built anew should have them.
     fn disks(&self) -> Vec<DiskConfig>;
 
+    /// Whether none can come or go, whichever it is.
+    fn is_fixed(&self) -> bool {
+        false
+    }
+
     /// Puts one more in.
     ///
     /// # Errors
