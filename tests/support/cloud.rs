@@ -197,7 +197,8 @@ impl CloudWorld {
     #[track_caller]
     pub fn wait_until_free(&self, volume: &str) {
         let top = self.chain(volume).pop().unwrap().with_extension("data");
-        let inode = format!(":{} ", fs::metadata(&top).unwrap().ino());
+        let meta = fs::metadata(&top).unwrap();
+        let inode = format!(" {:02x}:{:02x}:{} ", libc::major(meta.dev()), libc::minor(meta.dev()), meta.ino());
         wait_until("nobody has the volume", || !fs::read_to_string("/proc/locks").unwrap().contains(&inode));
     }
 
