@@ -17,6 +17,9 @@ const MIGRATIONS: &[&str] = &[include_str!("v1.sql")];
 /// How long to wait for another process's transaction; they are short.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes that a change of the catalogue needs at the most, as far as it is about files beside it.
+const ROOM: u64 = 256 << 10;
+
 /// `application_id` of the file (SQLite file format, section 1.3.16): "amib".
 const APPLICATION_ID: i32 = 0x616d_6962;
 
@@ -136,15 +139,25 @@ fn in_transaction<T>(
     Ok(value)
 }
 
-/// Names the file where it is damaged.
+/// Bytes that are free in the file system of a file.
+fn free_space(path: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(path).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Names the file where it is damaged, or has no room.
 fn named(path: &Path, error: CloudError) -> CloudError {
-    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase};
+    use rusqlite::ErrorCode::{CannotOpen, DatabaseCorrupt, NotADatabase, SystemIoFailure};
     match error {
         CloudError::Catalogue(error) => match error.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => CloudError::Damaged(format!(
                 "{}: the catalogue is damaged ({error}); restore it from a copy, or move its directory away to begin anew",
                 path.display()
             )),
+            // What SQLite says where its index finds no room.
+            Some(SystemIoFailure) if free_space(path).is_some_and(|have| have < ROOM) => {
+                CloudError::NoSpace { path: path.to_owned(), need: ROOM, have: free_space(path).unwrap_or(0) }
+            }
             Some(CannotOpen) => CloudError::Damaged(format!("{}: cannot open the catalogue: {error}", path.display())),
             _ => CloudError::Catalogue(error),
         },
