@@ -4,8 +4,11 @@ use std::path::Path;
 
 use crate::support::testbed::{Done, ami, run_with};
 
-const FIRMWARE: [(&str, &str); 2] =
-    [("bios-256k.bin", "/usr/share/seabios/bios-256k.bin"), ("OVMF.fd", "/usr/share/ovmf/OVMF.fd")];
+const FIRMWARE: [(&str, &str); 3] = [
+    ("bios-256k.bin", "/usr/share/seabios/bios-256k.bin"),
+    ("OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
+    ("OVMF_VARS_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+];
 
 /// What both the instance's life and the test's script are written with: `seen` waits for the console, `type` types. What is
 /// typed is shown too: what is waited for must not be a part of it.
