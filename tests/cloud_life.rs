@@ -441,3 +441,14 @@ fn disks_come_out_as_they_went_in() {
     cloud.type_on(&instance, b"abc", "ABC");
     cloud.check();
 }
+
+#[test]
+fn a_name_is_enough_to_stop_and_to_terminate() {
+    let cloud = CloudWorld::new();
+    let image = cloud.image("echo", "first");
+    cloud.launch(&image, &["--name", "web"]);
+    for verb in ["stop", "terminate"] {
+        let ended = finish(&mut cloud.amiboot(&["instance", verb, "--force", "web", "--json"]));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+}

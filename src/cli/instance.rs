@@ -13,7 +13,7 @@ use super::{CliError, console, output};
 use crate::cloud::home::Home;
 use crate::cloud::instance_type::{self, InstanceType};
 use crate::cloud::mapping::BlockDevice;
-use crate::cloud::{Cloud, Instance, InstanceChange, MachineOptions, RunRequest, StopRequest};
+use crate::cloud::{Cloud, Instance, InstanceChange, MachineOptions, RunRequest, StateChange, StopRequest};
 use crate::disk::size::parse_size;
 use crate::launch::bdm;
 
@@ -238,13 +238,13 @@ pub(super) fn run(command: &InstanceCommand) -> Result<u8, CliError> {
         InstanceCommand::Show(args) => show(args),
         InstanceCommand::Stop(args) => {
             let mut cloud = args.scope.open()?;
-            cloud.stop_instances(&args.instances, args.request()).map_err(told)?;
-            finish(&mut cloud, args)
+            let asked = cloud.stop_instances(&args.instances, args.request()).map_err(told)?;
+            finish(&mut cloud, args, &asked)
         }
         InstanceCommand::Terminate(args) => {
             let mut cloud = args.scope.open()?;
-            cloud.terminate_instances(&args.instances, args.request()).map_err(told)?;
-            finish(&mut cloud, args)
+            let asked = cloud.terminate_instances(&args.instances, args.request()).map_err(told)?;
+            finish(&mut cloud, args, &asked)
         }
         InstanceCommand::Reboot(args) => {
             let mut cloud = args.scope.open()?;
@@ -328,8 +328,10 @@ fn launch(args: &RunArgs) -> Result<u8, CliError> {
 }
 
 /// Waits until what was asked for is done, unless the person does not want to, and shows what came of it.
-fn finish(cloud: &mut Cloud, args: &StopArgs) -> Result<u8, CliError> {
-    let mut found = cloud.instances(&args.instances).map_err(told)?;
+fn finish(cloud: &mut Cloud, args: &StopArgs, asked: &[StateChange]) -> Result<u8, CliError> {
+    // By their ids: what was terminated has no name any more.
+    let ids: Vec<String> = asked.iter().map(|change| change.instance_id.to_string()).collect();
+    let mut found = cloud.instances(&ids).map_err(told)?;
     if !args.no_wait {
         for instance in &mut found {
             if matches!(instance.state.as_str(), "stopping" | "shutting-down") {
