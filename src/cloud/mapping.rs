@@ -182,8 +182,7 @@ pub fn merge(launch: &Launch<'_>) -> Result<Merged, CloudError> {
             (Some(Target::Ebs(of_image)), Target::Ebs(of_call)) => {
                 Some(Target::Ebs(join(name, is_root, of_image, of_call)?))
             }
-            (_, Target::Ebs(of_call)) if is_root && !launch.root_is_ebs => {
-                let _ = of_call;
+            (_, Target::Ebs(_)) if is_root && !launch.root_is_ebs => {
                 return Err(bad(
                     name,
                     "is the root device of an instance-store image, whose size and source are fixed",
@@ -207,7 +206,7 @@ pub fn merge(launch: &Launch<'_>) -> Result<Merged, CloudError> {
         };
     }
     devices.retain(|_, target| *target != Target::NoDevice);
-    default_deletion(&mut devices, launch.root_device);
+    default_deletion(&mut devices);
     let mut devices: Vec<_> =
         devices.into_iter().map(|(device_name, target)| BlockDevice { device_name, target }).collect();
     devices.sort_by_key(|device| device.device_name != launch.root_device);
@@ -215,7 +214,7 @@ pub fn merge(launch: &Launch<'_>) -> Result<Merged, CloudError> {
 }
 
 /// Volumes of a launch go with their instance, unless the mapping says otherwise.
-fn default_deletion(devices: &mut BTreeMap<String, Target>, _root: &str) {
+fn default_deletion(devices: &mut BTreeMap<String, Target>) {
     for target in devices.values_mut() {
         if let Target::Ebs(ebs) = target {
             ebs.delete_on_termination.get_or_insert(true);

@@ -6,7 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Transaction, params};
 use rustix::fs::{FlockOperation, flock};
@@ -91,7 +91,7 @@ pub fn dead(home: &Home, tx: &Transaction<'_>) -> Result<Vec<(String, String)>, 
     let mut dead = Vec::new();
     for (id, what) in known {
         let path = home.operations().join(&id);
-        if is_free(&path)? {
+        if !matches!(look(&path)?, Lock::Held) {
             dead.push((id, what));
         }
     }
@@ -109,22 +109,35 @@ pub fn remove_leftovers(home: &Home, tx: &Transaction<'_>) -> Result<(), CloudEr
         let id = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let known: bool =
             tx.query_row("SELECT EXISTS (SELECT 1 FROM operations WHERE id = ?1)", [id], |row| row.get(0))?;
-        if !known && is_free(&path)? {
+        if known {
+            continue;
+        }
+        // Removed while it is held: who is about to begin finds it gone, and makes another.
+        if let Lock::Free(_held) = look(&path)? {
             Home::remove_file(&path)?;
         }
     }
     Ok(())
 }
 
-/// Whether nobody holds the lock of a file, or it is gone.
-fn is_free(path: &std::path::Path) -> Result<bool, CloudError> {
+/// The lock of an operation, as another finds it.
+enum Lock {
+    /// Whoever does it has it.
+    Held,
+    /// Nobody had it; it is held as long as this is.
+    Free(#[allow(dead_code)] File),
+    /// It is gone with its file.
+    Gone,
+}
+
+fn look(path: &Path) -> Result<Lock, CloudError> {
     let failed = CloudError::host(path, "cannot see whether the operation is under way");
     match File::open(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Lock::Gone),
         Err(e) => Err(failed(e)),
         Ok(file) => match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(true),
-            Err(Errno::WOULDBLOCK) => Ok(false),
+            Ok(()) => Ok(Lock::Free(file)),
+            Err(Errno::WOULDBLOCK) => Ok(Lock::Held),
             Err(e) => Err(failed(e.into())),
         },
     }
