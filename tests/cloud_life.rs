@@ -452,3 +452,79 @@ fn a_name_is_enough_to_stop_and_to_terminate() {
         assert_eq!(ended.code, Some(0), "{ended:?}");
     }
 }
+
+#[test]
+fn an_image_of_an_instance_names_nobody_elses_snapshot() {
+    let cloud = CloudWorld::new();
+    let image = cloud.image("echo", "first");
+    let instance = cloud.launch(&image, &[]);
+    let private = cloud.root_snapshot(&image);
+    let other = "210987654321";
+    cloud.done(&["image", "share", &image, "--account", other]);
+    let run = ["instance", "run", &image, "--type", "t3.nano", "--owner", other];
+    let theirs = text(&cloud.json(&run)[0]["instance_id"]);
+    let entry = format!("/dev/sdf={private}");
+    let create = ["image", "create", &theirs, "--name", "theirs", "--no-reboot", "--owner", other, "--bdm", &entry];
+    cloud.refused("InvalidSnapshot.NotFound", &create);
+    let create = ["image", "create", &instance, "--name", "own", "--no-reboot", "--bdm", &entry];
+    cloud.refused("InvalidBlockDeviceMapping", &[&create[..], &["--bdm", &entry]].concat());
+    cloud.refused(
+        "InvalidBlockDeviceMapping",
+        &[&create[..], &["--bdm", "/dev/sdg=snap-0123456789abcdef0,size=1M"]].concat(),
+    );
+    let made = cloud.json(&create);
+    let found = made["block_device_mappings"].as_array().unwrap();
+    assert!(found.iter().any(|entry| entry["ebs"]["snapshot_id"] == *private && entry["device_name"] == "/dev/sdf"));
+    cloud.check();
+}
+
+#[test]
+fn a_kernel_image_stays_as_long_as_an_instance_starts_from_it() {
+    let cloud = CloudWorld::new();
+    let disk = cloud.disk("echo", "first");
+    let kernel = cloud.world.guest("echo");
+    let import = ["image", "import", path(&kernel), "--name", "a kernel", "--type", "kernel"];
+    let kernel_id = text(&cloud.json(&import)["image_id"]);
+    let import =
+        ["image", "import", path(&disk), "--name", "a pv image", "--architecture", "x86_64", "--kernel", &kernel_id];
+    let image = text(&cloud.json(&import)["image_id"]);
+    let instance = cloud.launch(&image, &[]);
+    cloud.done(&["image", "deregister", &kernel_id]);
+    cloud.done(&["instance", "stop", "--force", &instance]);
+    cloud.done(&["instance", "start", &instance]);
+    cloud.check();
+    cloud.done(&["instance", "terminate", "--force", &instance]);
+    cloud.done(&["image", "deregister", &image, "--delete-snapshots"]);
+    cloud.check();
+    assert_eq!(cloud.query("SELECT id FROM layers"), [""; 0]);
+}
+
+#[test]
+fn a_root_goes_and_comes_back_while_its_instance_is_stopped() {
+    let cloud = CloudWorld::new();
+    let image = cloud.image("echo", "first");
+    let instance = cloud.launch(&image, &["--bdm", "/dev/sdf=1G"]);
+    cloud.done(&["instance", "stop", "--force", &instance]);
+    let root = cloud.volume_at(&instance, "/dev/sda1");
+    cloud.done(&["volume", "detach", &root]);
+    // Nothing else is taken for the root.
+    cloud.refused("IncorrectState", &["instance", "start", &instance]);
+    cloud.done(&["volume", "attach", &root, &instance, "/dev/sda1"]);
+    cloud.done(&["instance", "start", &instance]);
+    cloud.check();
+}
+
+#[test]
+fn an_instances_own_volume_has_its_device_for_itself() {
+    let cloud = CloudWorld::new();
+    let image = cloud.image("echo", "first");
+    let ephemeral = ["--bdm", "/dev/sdb=ephemeral0", "--memory", "512M", "--cpus", "1"];
+    let instance = text(
+        &cloud.json(&[&["instance", "run", &image, "--type", "c5d.large"], &ephemeral[..]].concat())[0]["instance_id"],
+    );
+    cloud.done(&["instance", "stop", "--force", &instance]);
+    let volume = text(&cloud.json(&["volume", "create", "--size", "1"])["volume_id"]);
+    cloud.refused("InvalidParameterValue", &["volume", "attach", &volume, &instance, "/dev/sdb"]);
+    cloud.done(&["instance", "start", &instance]);
+    cloud.check();
+}

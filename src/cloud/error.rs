@@ -316,10 +316,4 @@ impl CloudError {
     pub fn host(path: impl Into<PathBuf>, what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |cause| Self::Host { path: path.into(), what, cause }
     }
-
-    /// Whether a caller's words are wrong, rather than something here.
-    #[must_use]
-    pub fn is_of_caller(&self) -> bool {
-        self.code() != "InternalError"
-    }
 }

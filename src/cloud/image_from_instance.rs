@@ -1,5 +1,7 @@
 //! An image made of an instance: a snapshot of each of its volumes, registered under the devices' names.
 
+use std::collections::HashSet;
+
 use rusqlite::{Transaction, params};
 
 use super::Cloud;
@@ -72,6 +74,7 @@ impl Cloud {
                     tx.execute(free, params![plan.instance.instance_id, operation.id()])?;
                     operation.finish(tx)
                 })?;
+                cloud.notice(&plan.instance.instance_id);
                 cloud.image(plan.image.as_str())
             },
         )
@@ -114,7 +117,11 @@ fn plan(
     }
     let attached = volume::of_instance(tx, &instance.instance_id)?;
     let (changed, more) = change(&instance, attached, &request.mapping)?;
-    let image = new_image(tx, scope, &instance, request)?.insert(tx, scope, Some(operation))?;
+    let more = image::check_mapping(tx, scope, &more)?;
+    let mut new = new_image(tx, scope, &instance, request)?;
+    // Kept with the image from now on, so that nobody deletes what it will be made of.
+    new.mapping.clone_from(&more);
+    let image = new.insert(tx, scope, Some(operation))?;
     let volumes: Vec<Volume> = changed.iter().map(|(_, volume)| volume.clone()).collect();
     let description = format!("Created by CreateImage({}) for {image}", instance.instance_id);
     let takings = take::begin(tx, home, scope, &volumes, &description, operation)?;
@@ -168,8 +175,12 @@ fn change(
     let bad = |device: &str, why: &str| CloudError::Mapping(format!("block device mapping of {device}: {why}"));
     let mut attached = attached;
     let mut more = Vec::new();
+    let mut seen = HashSet::new();
     for entry in changes {
         let device = entry.device_name.as_str();
+        if !seen.insert(device) {
+            return Err(bad(device, "it is there twice"));
+        }
         let place = attached.iter().position(|(at, _)| at.device == device);
         match (&entry.target, place) {
             (Target::NoDevice, Some(_)) if device == instance.root_device_name => {

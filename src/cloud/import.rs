@@ -60,7 +60,7 @@ pub struct ImportRequest {
 
 /// What of an import is made: a layer of so many GiB.
 struct Plan {
-    image: Option<Id>,
+    image: Id,
     snapshot: Option<Id>,
     layer: String,
     size_gib: u64,
@@ -108,14 +108,15 @@ impl Cloud {
             "import-image",
             |tx, operation| {
                 let mut new = new.clone();
-                new.kernel = part(tx, &scope, request.kernel_id.as_deref(), Kind::KernelImage)?;
-                new.ramdisk = part(tx, &scope, request.ramdisk_id.as_deref(), Kind::RamdiskImage)?;
+                let named = (request.kernel_id.as_deref(), request.ramdisk_id.as_deref());
+                (new.kernel, new.ramdisk) =
+                    image::find_kernel(tx, &scope, named, new.virtualization_type, new.architecture)?;
                 let image = new.insert(tx, &scope, Some(operation))?;
                 let description = format!("Created by ImportImage for {image}");
                 let snapshot = is_ebs.then(|| begin_snapshot(tx, &scope, &home, size_gib, &description, operation));
                 let layer = layer::new_id(&home)?;
                 layer::insert(tx, &layer, size_gib.saturating_mul(GIB), None, operation)?;
-                Ok(Plan { image: Some(image), snapshot: snapshot.transpose()?, layer, size_gib })
+                Ok(Plan { image, snapshot: snapshot.transpose()?, layer, size_gib })
             },
             |cloud, operation, plan| {
                 let size = if is_machine { plan.size() } else { disk.size() };
@@ -126,15 +127,13 @@ impl Cloud {
                         snapshot::complete(tx, snapshot, &plan.layer)?;
                     }
                     let template = plan.snapshot.is_none().then_some(plan.layer.as_str());
-                    if let Some(image) = &plan.image {
-                        image::complete(tx, image, &mapping(&new, &plan), template)?;
-                    }
+                    image::complete(tx, &plan.image, &mapping(&new, &plan), template)?;
                     operation.finish(tx)
                 })?;
                 Ok(plan)
             },
         )?;
-        self.image(plan.image.as_ref().map(Id::as_str).unwrap_or_default())
+        self.image(plan.image.as_str())
     }
 
     /// Makes a snapshot of a disk file.
@@ -247,19 +246,6 @@ fn begin_snapshot(
     Ok(id)
 }
 
-/// A kernel or ramdisk image that is named and there.
-fn part(
-    tx: &Transaction<'_>,
-    scope: &super::scope::Scope,
-    given: Option<&str>,
-    kind: Kind,
-) -> Result<Option<Id>, CloudError> {
-    let Some(given) = given else { return Ok(None) };
-    let id = Id::parse(kind, given)?;
-    image::may_use(tx, scope, id.as_str())?;
-    Ok(Some(id))
-}
-
 fn mapping(new: &NewImage, plan: &Plan) -> Vec<BlockDevice> {
     let (Some(device_name), Some(snapshot)) = (new.root_device_name.clone(), &plan.snapshot) else { return Vec::new() };
     let ebs = Ebs {
@@ -312,9 +298,10 @@ fn describe(request: &ImportRequest, disk: &Arc<dyn Disk>) -> Result<NewImage, C
     let path = request.path.display();
     let inspected = crate::image::inspect(disk.clone());
     let inspection = inspected.as_ref().ok().map(crate::image::Image::inspection);
-    let architecture = request.architecture.or_else(|| inspection.and_then(architecture)).ok_or_else(|| {
-        CloudError::value(format!("{path}: what processor it is for cannot be seen in it; say --architecture"))
-    })?;
+    let architecture =
+        request.architecture.or_else(|| inspection.and_then(|found| found.architecture).map(Into::into)).ok_or_else(
+            || CloudError::value(format!("{path}: what processor it is for cannot be seen in it; say --architecture")),
+        )?;
     let virtualization = match request.virtualization_type {
         Some(kind) => kind,
         None => inspection.and_then(|found| virtualization(found, request)).ok_or_else(|| {
@@ -325,14 +312,7 @@ fn describe(request: &ImportRequest, disk: &Arc<dyn Disk>) -> Result<NewImage, C
         })?,
     };
     let is_hvm = virtualization == VirtualizationType::Hvm;
-    if request.boot_mode.is_some() && !is_hvm {
-        return Err(CloudError::combination(
-            "a boot mode is for HVM images: leave it out, or say --virtualization-type hvm",
-        ));
-    }
-    if request.kernel_id.is_some() && is_hvm {
-        return Err(CloudError::combination("a kernel image is for PV images: leave it out"));
-    }
+    image::check_boot_mode(virtualization, architecture, request.boot_mode)?;
     let store = if request.instance_store { RootDeviceType::InstanceStore } else { RootDeviceType::Ebs };
     let mut new = NewImage::new(request.name.clone(), architecture, virtualization, store);
     new.description.clone_from(&request.description);
@@ -348,13 +328,6 @@ fn describe(request: &ImportRequest, disk: &Arc<dyn Disk>) -> Result<NewImage, C
     new.ena_support = is_hvm;
     new.tags = request.tags.clone();
     Ok(new)
-}
-
-fn architecture(found: &Inspection) -> Option<Architecture> {
-    Some(match found.architecture? {
-        crate::image::Architecture::X86_64 => Architecture::X86_64,
-        crate::image::Architecture::I386 => Architecture::I386,
-    })
 }
 
 /// HVM where firmware finds something to boot, else PV where there is a kernel.

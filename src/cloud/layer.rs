@@ -75,11 +75,17 @@ pub fn chain(db: &Connection, id: &str) -> Result<Vec<Layer>, CloudError> {
     Ok(layers)
 }
 
-/// Marks every layer dead that nobody needs.
+/// Marks every layer dead that nobody needs. A deregistered kernel is needed by instances that start from it.
 ///
 /// # Errors
 /// [`CloudError::Catalogue`].
 pub fn mark_dead(tx: &Transaction<'_>) -> Result<(), CloudError> {
+    let mut forget = tx.prepare_cached(
+        "UPDATE images SET template = NULL WHERE state = 'deregistered' AND template IS NOT NULL
+             AND NOT EXISTS (SELECT 1 FROM instances
+                 WHERE state <> 'terminated' AND (instances.kernel = images.id OR instances.ramdisk = images.id))",
+    )?;
+    forget.execute([])?;
     let mut mark = tx.prepare_cached(
         "UPDATE layers SET state = 'dead', parent = NULL WHERE state <> 'dead' AND operation IS NULL
              AND NOT EXISTS (SELECT 1 FROM snapshots WHERE layer = layers.id)

@@ -89,7 +89,11 @@ impl Cloud {
         let mut found: Vec<String> = self.catalogue.check().err().iter().map(ToString::to_string).collect();
         let layers = self.catalogue.read(|tx| layer::whole(tx))?;
         for id in layers {
-            found.extend(self.store().check(&id).err().map(|error| error.to_string()));
+            let Err(error) = self.store().check(&id) else { continue };
+            // One that was deleted meanwhile is not damaged.
+            if self.catalogue.read(|tx| layer::whole(tx))?.contains(&id) {
+                found.push(error.to_string());
+            }
         }
         Ok(found)
     }

@@ -48,19 +48,32 @@ impl Cloud {
     fn restart(&mut self, all: Vec<(Id, Operation)>) -> Result<(), CloudError> {
         let mut has_failed = false;
         for (id, operation) in all {
-            let started = if self.runs(&id)? { Ok(()) } else { self.start_machine(&id, &operation) };
+            let started = match self.runs(&id) {
+                Ok(true) => Ok(()),
+                Ok(false) => self.start_machine(&id, &operation),
+                Err(error) => Err(error),
+            };
             match started {
                 Ok(()) => self.catalogue.write(|tx| {
                     instance::release(tx, &operation)?;
                     operation.finish(tx)
                 })?,
-                // The instance says itself why it does not run.
-                Err(CloudError::Launch(_)) => has_failed = true,
-                Err(error) => return Err(error),
+                Err(error @ CloudError::Catalogue(_)) => return Err(error),
+                // The instance says itself why it does not run; that is no matter of whoever looks here.
+                Err(_) => has_failed = true,
             }
         }
         // What is undone now starts nothing again.
         if has_failed { self.sweep() } else { Ok(()) }
+    }
+
+    /// Frees what deletions have left: files of layers that nobody needs, and what only a layer above hides.
+    ///
+    /// # Errors
+    /// What the catalogue or the host says.
+    pub(super) fn tidy(&mut self) -> Result<(), CloudError> {
+        self.remove_dead_layers()?;
+        self.merge_layers()
     }
 
     /// Removes the files of dead layers, then their rows.
@@ -82,7 +95,7 @@ impl Cloud {
     ///
     /// # Errors
     /// What the catalogue or the host says.
-    pub(super) fn merge_layers(&mut self) -> Result<(), CloudError> {
+    fn merge_layers(&mut self) -> Result<(), CloudError> {
         while let Some((lower, upper)) = self.catalogue.read(|tx| layer::mergeable(tx))? {
             let new = layer::new_id(&self.home)?;
             let pair = [lower, upper];
@@ -117,13 +130,14 @@ impl Cloud {
 /// Takes back what an operation wrote down; gives the instances whose machines it had ended for a while.
 fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Result<Vec<Id>, CloudError> {
     let store = Store::new(home);
-    snapshot::take::settle(tx, &store, operation)?;
+    if !snapshot::take::settle(tx, &store, operation)? || !instance::settle_attachments(tx, home, operation)? {
+        return Ok(Vec::new());
+    }
     let ids = |query: &str| -> Result<Vec<Id>, CloudError> {
         let mut query = tx.prepare(query)?;
         let found = query.query_map([operation], |row| row.get(0))?;
         Ok(found.collect::<Result<_, _>>()?)
     };
-    instance::settle_attachments(tx, home, operation)?;
     // Before anything is written: that may need the room.
     let mut half_made = tx.prepare("SELECT id FROM layers WHERE operation = ?1 AND state = 'making'")?;
     let half_made = half_made.query_map([operation], |row| row.get::<_, String>(0))?;

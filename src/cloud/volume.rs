@@ -408,8 +408,7 @@ impl Cloud {
             }
             delete(tx, &volume.volume_id)
         })?;
-        self.remove_dead_layers()?;
-        self.merge_layers()
+        self.tidy()
     }
 }
 

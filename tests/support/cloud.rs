@@ -248,9 +248,13 @@ impl CloudWorld {
     pub fn kill_machine(&self, instance: &str) {
         let pid = self.pid(instance);
         kill_process(pid, Signal::KILL).unwrap();
-        // Its memory goes first, then its files, and their locks with them: it is over when it can be waited for, or was.
-        let status = format!("/proc/{}/status", pid.as_raw_nonzero());
-        wait_until("the machine's end", || fs::read_to_string(&status).map_or(true, |now| now.contains("State:\tZ")));
+        // Its memory goes first, then its files, and their locks with them: it is over when it can be waited for, or was. The
+        // first of its threads may be so far while others still have its files.
+        let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+        wait_until("the machine's end", || {
+            let is_zombie = fs::read_to_string(process.join("status")).map_or(true, |now| now.contains("State:\tZ"));
+            is_zombie && fs::read_dir(process.join("task")).map_or(0, Iterator::count) <= 1
+        });
     }
 
     /// Processes that run in the name of this catalogue, with their arguments.

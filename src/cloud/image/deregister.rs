@@ -52,8 +52,7 @@ impl Cloud {
     pub fn deregister_image(&mut self, id: &str, delete_snapshots: bool) -> Result<Deregistered, CloudError> {
         let scope = self.scope.clone();
         let done = self.catalogue.write(|tx| deregister(tx, &scope, id, delete_snapshots))?;
-        self.remove_dead_layers()?;
-        self.merge_layers()?;
+        self.tidy()?;
         Ok(done)
     }
 }
@@ -72,9 +71,11 @@ pub(super) fn deregister(
     if image.deregistration_protection != "disabled" {
         return Err(CloudError::ImageProtected { id: image.image_id });
     }
-    // Instances that run on its template have their own layer over it, which keeps it.
+    // Instances that run on a machine's template have their own layer over it, which keeps it. A kernel is read anew at each
+    // start: it stays until none needs it.
     tx.execute(
-        "UPDATE images SET state = ?2, deregistered = ?3, template = NULL WHERE id = ?1",
+        "UPDATE images SET state = ?2, deregistered = ?3,
+             template = CASE image_type WHEN 'machine' THEN NULL ELSE template END WHERE id = ?1",
         params![image.image_id, ImageState::Deregistered, time::now()],
     )?;
     tag::remove_all(tx, &image.image_id)?;

@@ -28,6 +28,7 @@ pub(super) use new::{NewImage, complete, fail};
 pub use permission::{LaunchPermission, LaunchPermissions};
 pub use query::{ImagePage, ImageQuery};
 pub use register::RegisterRequest;
+pub(super) use register::{check_boot_mode, check_mapping, find_kernel};
 pub(super) use resolve::resolve;
 
 use super::id::Id;

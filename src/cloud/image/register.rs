@@ -77,7 +77,8 @@ fn plan(tx: &Transaction<'_>, scope: &Scope, request: &RegisterRequest) -> Resul
     if let Some(other) = request.imds_support.as_ref().filter(|support| *support != "v2.0") {
         return Err(CloudError::value(format!("Invalid value '{other}' for imds support; possible is v2.0")));
     }
-    let (kernel, ramdisk) = find_kernel(tx, scope, request, virtualization_type, architecture)?;
+    let named = (request.kernel_id.as_deref(), request.ramdisk_id.as_deref());
+    let (kernel, ramdisk) = find_kernel(tx, scope, named, virtualization_type, architecture)?;
     let root = root_device(request)?;
     let mapping = check_mapping(tx, scope, &request.block_device_mappings)?;
     let entry = mapping.iter().find(|entry| entry.device_name == root);
@@ -117,16 +118,18 @@ pub(in crate::cloud) fn check_boot_mode(
     }
 }
 
-/// The kernel and ramdisk images that the caller names.
-fn find_kernel(
+/// The kernel and ramdisk images that the caller names, for an image of this kind.
+///
+/// # Errors
+/// `InvalidParameterCombination`, `InvalidParameterValue`; as for using an image.
+pub(in crate::cloud) fn find_kernel(
     db: &Connection,
     scope: &Scope,
-    request: &RegisterRequest,
+    (kernel, ramdisk): (Option<&str>, Option<&str>),
     virtualization_type: VirtualizationType,
     architecture: Architecture,
 ) -> Result<(Option<Id>, Option<Id>), CloudError> {
-    let given = |id: &Option<String>| id.clone().filter(|id| !id.is_empty());
-    let (kernel, ramdisk) = (given(&request.kernel_id), given(&request.ramdisk_id));
+    let (kernel, ramdisk) = (kernel.filter(|id| !id.is_empty()), ramdisk.filter(|id| !id.is_empty()));
     if virtualization_type == VirtualizationType::Hvm && (kernel.is_some() || ramdisk.is_some()) {
         let why = "an hvm image starts the kernel that is on its disk: leave kernel and ramdisk out";
         return Err(CloudError::combination(why));
@@ -134,9 +137,9 @@ fn find_kernel(
     if ramdisk.is_some() && kernel.is_none() {
         return Err(CloudError::combination("a ramdisk goes with a kernel: give the kernel, too"));
     }
-    let find = |id: Option<String>, image_type: ImageType| {
+    let find = |id: Option<&str>, image_type: ImageType| {
         let Some(id) = id else { return Ok(None) };
-        let image = access::may_use(db, scope, &id)?;
+        let image = access::may_use(db, scope, id)?;
         if image.image_type != image_type {
             return Err(CloudError::value(format!("{id} is not a {image_type}, but a {}", image.image_type)));
         }

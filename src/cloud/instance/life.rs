@@ -84,12 +84,11 @@ impl Cloud {
             }
             Ok(instances)
         })?;
-        self.remove_dead_layers()?;
+        self.tidy()?;
         for instance in instances.iter().filter(|one| !matches!(one.state.as_str(), state::STOPPED | state::TERMINATED))
         {
             self.ask_to_end(instance, request)?;
         }
-        self.merge_layers()?;
         self.changes(&instances)
     }
 
@@ -121,6 +120,7 @@ impl Cloud {
             Err(error) => return Err(monitor(id, &error)),
         }
         self.settle_instance(id)?;
+        self.tidy()?;
         self.catalogue.read(|tx| super::any(tx, id.as_str()))
     }
 
@@ -152,6 +152,12 @@ impl Cloud {
                     let (id, state) = (id.clone(), instance.state);
                     return Err(CloudError::InstanceState { id, state, verb: "started" });
                 }
+                let root = &instance.root_device_name;
+                if !instance.is_instance_store() && !instance.block_device_mappings.iter().any(|at| at.device == *root)
+                {
+                    let why = format!("it has no volume at its root device, {root}; attach one first");
+                    return Err(CloudError::State { what: id.to_string(), why });
+                }
                 set_state(tx, id, state::PENDING, None)?;
                 claim(tx, id, operation)?;
                 new_own_layers(tx, &home, id, operation).map(Some)
@@ -162,7 +168,9 @@ impl Cloud {
                     cloud.catalogue.write(|tx| layers.iter().try_for_each(|(id, _)| layer::made(tx, id, "open")))?;
                     cloud.start_machine(id, operation)?;
                 }
-                cloud.catalogue.write(|tx| operation.finish(tx))
+                cloud.catalogue.write(|tx| operation.finish(tx))?;
+                cloud.notice(id);
+                Ok(())
             },
         )
     }
@@ -184,7 +192,9 @@ impl Cloud {
                 |cloud, operation, ()| {
                     cloud.end_machine(&id, request)?;
                     cloud.start_machine(&id, operation)?;
-                    cloud.catalogue.write(|tx| operation.finish(tx))
+                    cloud.catalogue.write(|tx| operation.finish(tx))?;
+                    cloud.notice(&id);
+                    Ok(())
                 },
             )?;
         }

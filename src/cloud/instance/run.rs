@@ -93,10 +93,11 @@ impl Cloud {
                     })?;
                     cloud.start_all(&plan.instances, operation)?;
                 }
-                let instances = cloud.catalogue.write(|tx| {
-                    operation.finish(tx)?;
-                    plan.instances.iter().map(|id| own(tx, &scope, id.as_str())).collect()
-                })?;
+                cloud.catalogue.write(|tx| operation.finish(tx))?;
+                plan.instances.iter().for_each(|id| cloud.notice(id));
+                let instances = cloud
+                    .catalogue
+                    .read(|tx| plan.instances.iter().map(|id| own(tx, &scope, id.as_str())).collect())?;
                 Ok(Launched { instances, hints: plan.hints })
             },
         )
@@ -106,12 +107,12 @@ impl Cloud {
     fn start_all(&mut self, ids: &[Id], operation: &Operation) -> Result<(), CloudError> {
         for (at, id) in ids.iter().enumerate() {
             let Err(error) = self.start_machine(id, operation) else { continue };
+            let reason = format!("Server.InternalError: {error}");
             for started in ids.iter().take(at) {
-                let reason = format!("Server.InternalError: {error}");
-                self.catalogue.write(|tx| {
-                    set_state(tx, started, state::SHUTTING_DOWN, Some(("Server.InternalError", &reason)))
-                })?;
-                self.end_machine(started, StopRequest { force: true, grace: None })?;
+                let reason = Some(("Server.InternalError", reason.as_str()));
+                let noted = self.catalogue.write(|tx| set_state(tx, started, state::SHUTTING_DOWN, reason));
+                // One that cannot be asked now is asked by the next command; the others are not to wait for that.
+                let _ = noted.and_then(|()| self.end_machine(started, StopRequest { force: true, grace: None }));
             }
             return Err(error);
         }
@@ -332,6 +333,7 @@ impl Maker<'_> {
                     let size = self.kind.disk_gb.saturating_mul(GB).next_multiple_of(1 << 20);
                     self.own_volume(instance, &device.device_name, Some(*number), None, size, plan)?;
                 }
+                Target::Ephemeral(_) if !plan.instances.is_empty() => {}
                 Target::Ephemeral(number) => plan.hints.push(format!(
                     "{}: {} has {} instance-store disks, so there is no ephemeral{number}",
                     device.device_name, self.kind.name, self.kind.disks

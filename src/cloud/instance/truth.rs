@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 
 use super::machine::{Files, drop_own_volumes};
 use super::{Instance, any, set_state, state};
@@ -14,7 +14,7 @@ use crate::cloud::home::Home;
 use crate::cloud::id::Id;
 use crate::cloud::{Cloud, layer, tag, time, volume};
 use crate::monitor::client::{self, Client, ClientError, Life, Reason};
-use crate::monitor::protocol::State;
+use crate::monitor::protocol::{State, Status};
 
 /// How long terminated instances stay listed, in milliseconds.
 const LISTED: i64 = 3_600_000;
@@ -42,33 +42,44 @@ impl Cloud {
     /// # Errors
     /// What the catalogue or the host says.
     pub(in crate::cloud) fn settle(&mut self) -> Result<(), CloudError> {
-        let candidates: Vec<Id> = self.catalogue.read(|tx| {
+        let candidates: Vec<(Id, String)> = self.catalogue.read(|tx| {
             let mut query = tx.prepare(
-                "SELECT id FROM instances WHERE operation IS NULL
+                "SELECT id, state FROM instances WHERE operation IS NULL
                      AND (state IN ('pending', 'running', 'stopping', 'shutting-down') OR state = 'terminated' AND changed < ?1)",
             )?;
-            let ids = query.query_map([time::now() - LISTED], |row| row.get(0))?;
-            Ok(ids.collect::<Result<_, _>>()?)
+            let found = query.query_map([time::now() - LISTED], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(found.collect::<Result<_, _>>()?)
         })?;
-        for id in candidates {
-            self.settle_instance(&id)?;
-            self.remind(&id)?;
+        for (id, state) in candidates {
+            match self.settle_instance(&id) {
+                Err(error @ CloudError::Catalogue(_)) => return Err(error),
+                // What is wrong with one instance is told to whoever asks for something of it.
+                Err(_) => continue,
+                Ok(()) => {}
+            }
+            if matches!(state.as_str(), state::STOPPING | state::SHUTTING_DOWN) {
+                self.remind(&id);
+            }
         }
         Ok(())
     }
 
     /// Asks a machine to end that was to be asked by a process which was killed before.
-    fn remind(&mut self, id: &Id) -> Result<(), CloudError> {
-        let state = "SELECT state FROM instances WHERE id = ?1 AND operation IS NULL";
-        let state: Option<String> =
-            self.catalogue.read(|tx| Ok(tx.query_row(state, [id], |row| row.get(0)).optional()?))?;
+    fn remind(&self, id: &Id) {
         let files = Files::of(&self.home, id.as_str());
-        if matches!(state.as_deref(), Some(state::STOPPING | state::SHUTTING_DOWN)) && !is_ending(&files) {
+        if !is_ending(&files) {
             // It is asked with the longest time; who is about to ask it with a shorter one will have that. What it
             // answers, the next look shows.
-            let _ = Client::connect(&files.socket()).and_then(|mut client| client.stop(None));
+            let _ = Client::connect(&files.socket())
+                .and_then(|client| client.with_patience(PATIENCE))
+                .and_then(|mut client| client.stop(None));
         }
-        Ok(())
+    }
+
+    /// Notes the end of a machine that was just started, if it has ended already: its own process could not, while an
+    /// operation worked on it. What stands in the way of that is told by the next look.
+    pub(in crate::cloud) fn notice(&mut self, id: &Id) {
+        let _ = self.settle_instance(id);
     }
 
     /// The same for one instance.
@@ -107,12 +118,14 @@ pub(super) fn is_alive(files: &Files) -> Result<bool, CloudError> {
     Ok(matches!(life, Life::Alive { .. }))
 }
 
+/// What the process of a machine says of it, if it does so soon.
+pub(super) fn status(files: &Files) -> Result<Status, ClientError> {
+    Client::connect(&files.socket())?.with_patience(PATIENCE)?.status()
+}
+
 /// Whether a machine was asked to end, as far as its process says.
 fn is_ending(files: &Files) -> bool {
-    let status = Client::connect(&files.socket())
-        .and_then(|client| client.with_patience(PATIENCE))
-        .and_then(|mut client| client.status());
-    match status {
+    match status(files) {
         Ok(status) => matches!(status.state, State::Stopping | State::Ended),
         // It goes away just now.
         Err(ClientError::NotRunning { .. } | ClientError::Ended) => true,
@@ -180,7 +193,14 @@ pub(in crate::cloud) fn undo(
     let why = ("Server.InternalError", told.unwrap_or(cut_off));
     match (instance.state.as_str(), lives) {
         (state::PENDING, true) => set_state(tx, &instance.instance_id, state::RUNNING, None)?,
-        (state::PENDING, false) if what == "run-instances" => terminated(tx, instance, why)?,
+        (state::PENDING, false) if what == "run-instances" => {
+            // Nobody was told of its volumes.
+            for attachment in &instance.block_device_mappings {
+                volume::delete(tx, &attachment.volume_id)?;
+            }
+            let without = Instance { block_device_mappings: Vec::new(), ..instance.clone() };
+            terminated(tx, &without, why)?;
+        }
         (state::PENDING, false) => {
             drop_own_volumes(tx, &instance.instance_id)?;
             set_state(tx, &instance.instance_id, state::STOPPED, Some(why))?;
@@ -203,8 +223,8 @@ pub(super) fn terminated(tx: &Transaction<'_>, instance: &Instance, reason: (&st
         }
     }
     tx.execute("DELETE FROM instance_store WHERE instance = ?1", [id])?;
-    layer::mark_dead(tx)?;
-    set_state(tx, id, state::TERMINATED, Some(reason))
+    set_state(tx, id, state::TERMINATED, Some(reason))?;
+    layer::mark_dead(tx)
 }
 
 /// Forgets an instance that was terminated long ago. Its directory goes before its row does, so that none is left.

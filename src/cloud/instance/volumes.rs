@@ -6,7 +6,7 @@ use rusqlite::{Transaction, params};
 
 use super::life::{check_idle, monitor};
 use super::machine::Files;
-use super::{Instance, own, state};
+use super::{Instance, own, state, truth};
 use crate::cloud::error::CloudError;
 use crate::cloud::home::Home;
 use crate::cloud::id::Id;
@@ -37,7 +37,7 @@ impl Cloud {
             "attach-volume",
             |tx, operation| {
                 let (volume, instance) = (volume::own(tx, &scope, volume)?, own(tx, &scope, instance)?);
-                check_attach(&volume, &instance, device)?;
+                check_attach(tx, &volume, &instance, device)?;
                 volume::attach(tx, &volume.volume_id, &instance.instance_id, device, false, "attaching")?;
                 claim(tx, &volume.volume_id, &instance.instance_id, operation)?;
                 Ok((volume, instance))
@@ -141,7 +141,8 @@ impl Cloud {
         }
     }
 
-    /// Makes a volume larger, also while a machine uses it.
+    /// Makes a volume larger, also while a machine uses it. Where its guest could not be told, it is larger all the same when
+    /// the machine is started next.
     ///
     /// # Errors
     /// `InvalidParameterValue` for less than it has; `UnsupportedOperation` where the machine cannot tell its guest.
@@ -165,6 +166,12 @@ impl Cloud {
                 } else {
                     claim_volume(tx, &volume.volume_id, operation)?;
                 }
+                // First: a layer that is smaller than its volume is made larger when it is opened, but one that is larger
+                // fits into no disk.
+                let update = "UPDATE volumes SET size_gib = ?2 WHERE id = ?1";
+                tx.execute(update, params![volume.volume_id, layer::to_sql(size_gib)])?;
+                let update = "UPDATE layers SET size = ?2 WHERE id = ?1";
+                tx.execute(update, params![volume.layer, layer::to_sql(size_gib.saturating_mul(GIB))])?;
                 Ok(volume)
             },
             |cloud, operation, volume| {
@@ -177,12 +184,7 @@ impl Cloud {
                         Client::connect(&socket).and_then(|mut client| client.resize(volume.volume_id.as_str(), size));
                     asked.map_err(|error| monitor(&at.instance_id, &error))?;
                 }
-                // A machine that does not run finds its volume larger: the layer is made so when it is opened.
                 cloud.catalogue.write(|tx| {
-                    let update = "UPDATE volumes SET size_gib = ?2 WHERE id = ?1";
-                    tx.execute(update, params![volume.volume_id, layer::to_sql(size_gib)])?;
-                    let update = "UPDATE layers SET size = ?2 WHERE id = ?1";
-                    tx.execute(update, params![volume.layer, layer::to_sql(size)])?;
                     release(tx, operation)?;
                     operation.finish(tx)?;
                     volume::own(tx, &scope, volume.volume_id.as_str())
@@ -192,7 +194,7 @@ impl Cloud {
     }
 }
 
-fn check_attach(volume: &Volume, instance: &Instance, device: &str) -> Result<(), CloudError> {
+fn check_attach(tx: &Transaction<'_>, volume: &Volume, instance: &Instance, device: &str) -> Result<(), CloudError> {
     volume::check_idle(volume)?;
     check_idle(instance)?;
     if let Some(at) = volume.attachments.first() {
@@ -211,8 +213,9 @@ fn check_attach(volume: &Volume, instance: &Instance, device: &str) -> Result<()
     if name.as_str() != device {
         return Err(CloudError::value(format!("Value ({device}) for parameter device is invalid; write it as {name}")));
     }
-    let is_taken =
-        instance.block_device_mappings.iter().any(|at| at.device == device) || device == instance.root_device_name;
+    let is_own = "SELECT EXISTS (SELECT 1 FROM instance_store WHERE instance = ?1 AND device = ?2)";
+    let is_own: bool = tx.query_row(is_own, params![instance.instance_id, device], |row| row.get(0))?;
+    let is_taken = is_own || instance.block_device_mappings.iter().any(|at| at.device == device);
     if is_taken {
         return Err(CloudError::value(format!(
             "Invalid value '{device}' for unixDevice. Attachment point {device} is already in use"
@@ -244,7 +247,7 @@ fn release(tx: &Transaction<'_>, operation: &Operation) -> Result<(), CloudError
 }
 
 /// What became of volumes that a dead process was bringing to instances or taking from them: the machine tells, where one
-/// runs.
+/// runs. Tells whether all is known: a machine that does not answer is asked again by the next command.
 ///
 /// # Errors
 /// [`CloudError::Catalogue`].
@@ -252,25 +255,19 @@ pub(in crate::cloud) fn settle_attachments(
     tx: &Transaction<'_>,
     home: &Home,
     operation: &str,
-) -> Result<(), CloudError> {
+) -> Result<bool, CloudError> {
     let mut query = tx.prepare(
-        "SELECT volume, instance FROM attachments JOIN volumes ON volumes.id = volume
+        "SELECT volume, instance, attachments.state = 'detaching' FROM attachments JOIN volumes ON volumes.id = volume
          WHERE operation = ?1 AND attachments.state IN ('attaching', 'detaching')",
     )?;
-    let found = query.query_map([operation], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let found: Vec<(Id, Id)> = found.collect::<Result<_, _>>()?;
-    for (volume, instance) in found {
-        let was_detaching: bool = tx.query_row(
-            "SELECT attachments.state = 'detaching' FROM attachments WHERE volume = ?1",
-            [&volume],
-            |row| row.get(0),
-        )?;
-        let socket = Files::of(home, instance.as_str()).socket();
-        let status = Client::connect(&socket).and_then(|mut client| client.status());
-        let is_there = match status {
+    let found = query.query_map([operation], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let found: Vec<(Id, Id, bool)> = found.collect::<Result<_, _>>()?;
+    for (volume, instance, was_detaching) in found {
+        let is_there = match truth::status(&Files::of(home, instance.as_str())) {
             Ok(status) => status.volumes.iter().any(|one| one.id == volume.as_str()),
             // Without a machine nothing was done yet but to write it down.
-            Err(_) => was_detaching,
+            Err(ClientError::NotRunning { .. } | ClientError::Ended) => was_detaching,
+            Err(_) => return Ok(false),
         };
         if is_there {
             volume::set_attachment(tx, &volume, "attached")?;
@@ -278,7 +275,7 @@ pub(in crate::cloud) fn settle_attachments(
             volume::detach(tx, &volume)?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn attachment(tx: &Transaction<'_>, scope: &Scope, volume: &Id) -> Result<Attachment, CloudError> {

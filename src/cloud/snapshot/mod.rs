@@ -167,8 +167,7 @@ impl Cloud {
             check_owner(&snapshot, &scope.account)?;
             delete(tx, &snapshot)
         })?;
-        self.remove_dead_layers()?;
-        self.merge_layers()
+        self.tidy()
     }
 
     /// Copies a snapshot, also into another region: the copy shares what is in it, and nothing done to either is seen in the

@@ -24,8 +24,8 @@ use crate::disk::layered::LayerFiles;
 
 /// How often it is looked whether a machine's process has done what a dead one asked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// How often at the most.
-const LOOKS: u32 = 6000;
+/// How often at the most: others wait meanwhile. The next command looks again.
+const LOOKS: u32 = 200;
 
 /// A snapshot that is being taken.
 #[derive(Clone, Debug)]
@@ -92,11 +92,12 @@ fn swap(tx: &Transaction<'_>, volume: &Id, old: &str, new: &str) -> Result<(), C
 }
 
 /// What a dead process left of snapshots that it was taking: where the machine's process did what it was asked for, the
-/// volume goes on in the new layer. (The snapshots themselves were never told to anybody.)
+/// volume goes on in the new layer. (The snapshots themselves were never told to anybody.) Tells whether that is known: as
+/// long as the process has the new layer and has not sealed the old one, it may still do it, and nothing is to be undone.
 ///
 /// # Errors
 /// What the catalogue or the host says.
-pub(in crate::cloud) fn settle(tx: &Transaction<'_>, store: &Store<'_>, operation: &str) -> Result<(), CloudError> {
+pub(in crate::cloud) fn settle(tx: &Transaction<'_>, store: &Store<'_>, operation: &str) -> Result<bool, CloudError> {
     let mut query = tx.prepare(
         "SELECT volumes.id, old.id, new.id FROM volumes JOIN layers AS old ON old.id = volumes.layer
              JOIN layers AS new ON new.parent = old.id
@@ -113,9 +114,11 @@ pub(in crate::cloud) fn settle(tx: &Transaction<'_>, store: &Store<'_>, operatio
         }
         if store.is_sealed(&old)? {
             swap(tx, &volume, &old, &new)?;
+        } else if looks == LOOKS {
+            return Ok(false);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 impl Cloud {
