@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::listing::{self, minute, tag};
+use super::listing::{self, TagArgs, minute};
 use super::output::note;
 use super::scope::{ScopeArgs, told};
 use super::table::Column;
-use super::{CliError, console, output};
+use super::{CliError, Usage, console};
 use crate::cloud::home::Home;
 use crate::cloud::instance_type::{self, InstanceType};
-use crate::cloud::mapping::BlockDevice;
 use crate::cloud::{Cloud, Instance, InstanceChange, MachineOptions, RunRequest, StateChange, StopRequest};
 use crate::disk::size::parse_size;
-use crate::launch::bdm;
 
 /// The verbs of `amiboot instance`.
 #[derive(Subcommand)]
@@ -65,9 +63,8 @@ pub struct RunArgs {
     /// Their name: the tag Name
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// A tag (repeatable)
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
+    #[command(flatten)]
+    tags: TagArgs,
     /// Their zone; the region's first where not given
     #[arg(long, value_name = "ZONE")]
     zone: Option<String>,
@@ -292,14 +289,18 @@ pub(super) fn run(command: &InstanceCommand) -> Result<u8, CliError> {
     }
 }
 
-fn launch(args: &RunArgs) -> Result<u8, CliError> {
-    let mut mapping = Vec::new();
-    for text in &args.bdm {
-        for entry in bdm::parse(text).map_err(|error| super::Usage(error.to_string()))? {
-            mapping.push(BlockDevice::from_entry(&entry).map_err(told)?);
-        }
+/// Firmware as it is kept: a file by its whole path, since later starts may be from another directory.
+fn firmware(given: &str) -> Result<String, CliError> {
+    if matches!(given, "bios" | "uefi") {
+        return Ok(given.to_owned());
     }
-    let mut tags: crate::cloud::tag::Tags = args.tags.iter().cloned().collect();
+    let path = std::path::absolute(given)?;
+    path.to_str().map(str::to_owned).ok_or_else(|| Usage(format!("--firmware {given}: its path is no text")).into())
+}
+
+fn launch(args: &RunArgs) -> Result<u8, CliError> {
+    let mapping = listing::mapping(&args.bdm)?;
+    let mut tags: crate::cloud::tag::Tags = args.tags.tags();
     if let Some(name) = &args.name {
         tags.insert("Name".into(), name.clone());
     }
@@ -315,7 +316,7 @@ fn launch(args: &RunArgs) -> Result<u8, CliError> {
         tags,
         machine: MachineOptions {
             disk: args.disk.clone(),
-            firmware: args.firmware.clone(),
+            firmware: args.firmware.as_deref().map(firmware).transpose()?,
             memory: args.memory,
             cpus: args.cpus,
             append: args.append.clone(),
@@ -387,7 +388,7 @@ fn show(args: &ShowArgs) -> Result<u8, CliError> {
         }
         let reason = instance.state_reason.as_ref().map(|reason| reason.message.clone());
         let tags: Vec<String> = instance.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        listing::print_facts(&[
+        let mut facts = vec![
             ("instance", instance.instance_id.to_string()),
             ("state", instance.state.clone()),
             ("why", reason.unwrap_or_default()),
@@ -401,18 +402,12 @@ fn show(args: &ShowArgs) -> Result<u8, CliError> {
             ("process", status.as_ref().map(|status| status.pid.to_string()).unwrap_or_default()),
             ("restarts", status.as_ref().map(|status| status.restarts.to_string()).unwrap_or_default()),
             ("tags", tags.join(" ")),
-        ])?;
-        for at in &instance.block_device_mappings {
+        ];
+        facts.extend(instance.block_device_mappings.iter().map(|at| {
             let goes = if at.delete_on_termination { ", goes with the instance" } else { "" };
-            output::print(&format!(
-                "{}{:<12}{:#}  {} {}{goes}\n",
-                output::DIM,
-                "volume",
-                output::DIM,
-                at.device,
-                at.volume_id
-            ))?;
-        }
+            ("volume", format!("{} {}{goes}", at.device, at.volume_id))
+        }));
+        listing::print_facts(&facts)?;
     }
     Ok(0)
 }

@@ -1,10 +1,15 @@
 //! Listings of the catalogue: a table for a person, or JSON for a program.
 
+use clap::Args;
 use serde::Serialize;
 
 use super::output::{clean, note};
+use super::scope::told;
 use super::table::{self, Column};
-use super::{CliError, output};
+use super::{CliError, Usage, output};
+use crate::cloud::mapping::BlockDevice;
+use crate::cloud::tag::Tags;
+use crate::launch::bdm;
 
 /// Prints things as JSON, or as a table of their rows; says so on standard error where there are none.
 ///
@@ -55,7 +60,49 @@ pub fn minute(time: &str) -> String {
     time.get(..16).unwrap_or(time).replace('T', " ")
 }
 
-/// Tags as `KEY=VALUE`.
+/// Prints one thing as JSON, or as a table of one row.
+///
+/// # Errors
+/// What the host says.
+pub fn print_one<T: Serialize>(
+    thing: &T,
+    json: bool,
+    columns: &[Column],
+    row: impl Fn(&T) -> Vec<String>,
+) -> Result<(), CliError> {
+    if json { print_json(thing) } else { print(std::slice::from_ref(thing), false, "", columns, row) }
+}
+
+/// Tags that what is made is given.
+#[derive(Args, Clone, Debug)]
+pub struct TagArgs {
+    /// A tag (repeatable)
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    tags: Vec<(String, String)>,
+}
+
+impl TagArgs {
+    /// They by their keys; of a key that is there twice, the last.
+    pub fn tags(&self) -> Tags {
+        self.tags.iter().cloned().collect()
+    }
+}
+
+/// Entries of a block device mapping as a person writes them.
+///
+/// # Errors
+/// For one that is none, or that instances and images of the catalogue do not have.
+pub fn mapping(texts: &[String]) -> Result<Vec<BlockDevice>, CliError> {
+    let mut mapping = Vec::new();
+    for text in texts {
+        for entry in bdm::parse(text).map_err(|error| Usage(error.to_string()))? {
+            mapping.push(BlockDevice::from_entry(&entry).map_err(told)?);
+        }
+    }
+    Ok(mapping)
+}
+
+/// A tag as `KEY=VALUE`.
 ///
 /// # Errors
 /// Where there is no `=`.

@@ -1,4 +1,5 @@
-//! How far something is: a bar on a terminal, a line now and then elsewhere; Ctrl-C breaks it off cleanly.
+//! How far something is: a bar on a terminal, a line now and then elsewhere. Where the work can be broken off, Ctrl-C does so
+//! cleanly; else it ends the process, as ever.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -20,15 +21,20 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Begins to show `what`, unless the person wants to be told nothing. From here on signals break it off.
+    /// Begins to show `what`, which heeds the answers of [`Shown::at`]: from here on signals break it off.
     ///
     /// # Errors
     /// What the host says.
-    pub fn begin(what: &str, quiet: bool) -> io::Result<Self> {
-        let broken_off = Arc::new(AtomicBool::new(false));
+    pub fn breakable(what: &str, quiet: bool) -> io::Result<Self> {
+        let shown = Self::begin(what, quiet);
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, broken_off.clone())?;
+            signal_hook::flag::register(signal, shown.broken_off.clone())?;
         }
+        Ok(shown)
+    }
+
+    /// Begins to show `what`, unless the person wants to be told nothing.
+    pub fn begin(what: &str, quiet: bool) -> Self {
         let style = "{msg} {bar:30} {bytes:>10} of {total_bytes:<10} {eta:>4}";
         let bar = (!quiet && io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
@@ -40,7 +46,7 @@ impl Shown {
         });
         // With a bar, or nothing to be told, no lines.
         let told = if quiet || bar.is_some() { u64::MAX } else { 0 };
-        Ok(Self { what: what.to_owned(), bar, told, broken_off })
+        Self { what: what.to_owned(), bar, told, broken_off: Arc::default() }
     }
 
     /// Shows how far it is; tells whether to go on.
@@ -59,11 +65,11 @@ impl Shown {
     }
 
     /// Takes the bar away.
-    pub fn end(&self) {
+    pub fn end(&self, has_failed: bool) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        if self.broken_off.load(Ordering::Relaxed) {
+        if has_failed && self.broken_off.load(Ordering::Relaxed) {
             note("broken off: nothing is left of it");
         }
     }

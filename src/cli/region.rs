@@ -94,11 +94,7 @@ pub(super) fn run(command: &RegionCommand) -> Result<u8, CliError> {
                 parent_zone_name: args.parent.clone(),
             };
             let added = open(&args.scope)?.add_zone(&zone).map_err(told)?;
-            if args.json {
-                listing::print_json(&added)?;
-            } else {
-                listing::print(std::slice::from_ref(&added), false, "", &HEADER.map(Column::new), row)?;
-            }
+            listing::print_one(&added, args.json, &HEADER.map(Column::new), row)?;
         }
     }
     Ok(0)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::CliError;
-use super::listing::{self, minute, tag};
+use super::listing::{self, TagArgs, minute};
 use super::progress::Shown;
 use super::scope::{ScopeArgs, told};
 use super::table::Column;
@@ -42,9 +42,8 @@ pub struct CreateArgs {
     /// What is said of it
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
-    /// A tag (repeatable)
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
+    #[command(flatten)]
+    tags: TagArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -63,9 +62,8 @@ pub struct ImportArgs {
     /// What is said of it
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
-    /// A tag (repeatable)
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
+    #[command(flatten)]
+    tags: TagArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -160,26 +158,23 @@ fn row(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn show(snapshot: &Snapshot, json: bool) -> Result<(), CliError> {
-    if json {
-        return listing::print_json(snapshot);
-    }
-    listing::print(std::slice::from_ref(snapshot), false, "", &COLUMNS, row)
+    listing::print_one(snapshot, json, &COLUMNS, row)
 }
 
 pub(super) fn run(command: &SnapshotCommand) -> Result<u8, CliError> {
     match command {
         SnapshotCommand::Create(args) => {
-            let tags = args.tags.iter().cloned().collect();
+            let tags = args.tags.tags();
             let made = args.scope.open()?.create_snapshots(&args.volumes, &args.description, &tags).map_err(told)?;
             listing::print(&made, args.json, "", &COLUMNS, row)?;
         }
         SnapshotCommand::Import(args) => {
             let mut cloud = args.scope.open()?;
-            let tags = args.tags.iter().cloned().collect();
-            let mut shown = Shown::begin("importing", args.json)?;
+            let tags = args.tags.tags();
+            let mut shown = Shown::breakable("importing", args.json)?;
             let mut progress = |done, total| shown.at(done, total);
             let made = cloud.import_snapshot(&args.file, args.format, &args.description, &tags, &mut progress);
-            shown.end();
+            shown.end(made.is_err());
             show(&made.map_err(told)?, args.json)?;
         }
         SnapshotCommand::Ls(args) => {

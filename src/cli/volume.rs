@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::CliError;
-use super::listing::{self, minute, tag};
+use super::listing::{self, TagArgs, minute};
 use super::scope::{ScopeArgs, told};
 use super::table::Column;
 use crate::cloud::{Volume, VolumeRequest};
@@ -44,9 +44,8 @@ pub struct CreateArgs {
     /// Its type: gp2, gp3, io1, io2, st1, sc1, standard
     #[arg(long = "type", value_name = "TYPE")]
     volume_type: Option<String>,
-    /// A tag (repeatable)
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
+    #[command(flatten)]
+    tags: TagArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -159,10 +158,7 @@ fn row(volume: &Volume) -> Vec<String> {
 }
 
 fn show(volume: &Volume, json: bool) -> Result<(), CliError> {
-    if json {
-        return listing::print_json(volume);
-    }
-    listing::print(std::slice::from_ref(volume), false, "", &COLUMNS, row)
+    listing::print_one(volume, json, &COLUMNS, row)
 }
 
 pub(super) fn run(command: &VolumeCommand) -> Result<u8, CliError> {
@@ -173,7 +169,7 @@ pub(super) fn run(command: &VolumeCommand) -> Result<u8, CliError> {
                 snapshot_id: args.snapshot.clone(),
                 zone: args.zone.clone(),
                 volume_type: args.volume_type.clone(),
-                tags: args.tags.iter().cloned().collect(),
+                tags: args.tags.tags(),
                 ..VolumeRequest::default()
             };
             show(&args.scope.open()?.create_volume(&request).map_err(told)?, args.json)?;
@@ -208,10 +204,7 @@ pub(super) fn run(command: &VolumeCommand) -> Result<u8, CliError> {
 
 fn print_attachment(at: &crate::cloud::Attachment, json: bool) -> Result<(), CliError> {
     let columns = ["VOLUME", "INSTANCE", "DEVICE", "STATE"].map(Column::new);
-    if json {
-        return listing::print_json(at);
-    }
-    listing::print(std::slice::from_ref(at), false, "", &columns, |at| {
+    listing::print_one(at, json, &columns, |at| {
         vec![at.volume_id.to_string(), at.instance_id.to_string(), at.device.clone(), at.state.clone()]
     })
 }

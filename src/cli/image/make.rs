@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::listing::tag;
+use crate::cli::listing::{self, TagArgs};
 use crate::cli::progress::Shown;
 use crate::cli::scope::{ScopeArgs, told};
 use crate::cli::{CliError, Usage, output};
 use crate::cloud::image::{Architecture, BootMode, ImageType, Platform, VirtualizationType};
-use crate::cloud::mapping::BlockDevice;
 use crate::cloud::{BundleKeys, Cloud, CreateImageRequest, ImportRequest, StopRequest, is_manifest};
 use crate::disk::foreign::Overwrite;
 use crate::disk::foreign::export::{self, ExportFormat};
 use crate::disk::foreign::import::ImportFormat;
-use crate::launch::bdm;
 
 /// Makes an image of a disk file
 ///
@@ -72,9 +70,8 @@ pub struct ImportArgs {
     /// Take a bundle whoever has signed it, or nobody
     #[arg(long, conflicts_with = "signer")]
     unchecked: bool,
-    /// A tag (repeatable)
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
+    #[command(flatten)]
+    tags: TagArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -105,9 +102,8 @@ pub struct CreateArgs {
     /// An entry that changes the image's block device mapping (repeatable)
     #[arg(long = "bdm", value_name = "MAPPING")]
     bdm: Vec<String>,
-    /// A tag (repeatable)
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
+    #[command(flatten)]
+    tags: TagArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -154,21 +150,16 @@ pub(super) fn import(args: &ImportArgs) -> Result<u8, CliError> {
             signer: args.signer.clone(),
             unchecked: args.unchecked,
         }),
-        tags: args.tags.iter().cloned().collect(),
+        tags: args.tags.tags(),
     };
-    let mut shown = Shown::begin("importing", args.json)?;
+    let mut shown = Shown::breakable("importing", args.json)?;
     let made = cloud.import_image(&request, &mut |done, total| shown.at(done, total));
-    shown.end();
+    shown.end(made.is_err());
     super::list::print_one(&made.map_err(told)?, args.json)
 }
 
 pub(super) fn create(args: &CreateArgs) -> Result<u8, CliError> {
-    let mut mapping = Vec::new();
-    for text in &args.bdm {
-        for entry in bdm::parse(text).map_err(|error| Usage(error.to_string()))? {
-            mapping.push(BlockDevice::from_entry(&entry).map_err(told)?);
-        }
-    }
+    let mapping = listing::mapping(&args.bdm)?;
     let request = CreateImageRequest {
         instance: args.instance.clone(),
         name: args.name.clone(),
@@ -176,7 +167,7 @@ pub(super) fn create(args: &CreateArgs) -> Result<u8, CliError> {
         no_reboot: args.no_reboot,
         stop: StopRequest { force: false, grace: Some(args.grace) },
         mapping,
-        tags: args.tags.iter().cloned().collect(),
+        tags: args.tags.tags(),
     };
     let made = args.scope.open()?.create_image(&request).map_err(told)?;
     super::list::print_one(&made, args.json)
@@ -188,12 +179,12 @@ pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {
     let Exported::File(format) = args.format else { return export_bundle(&mut cloud, id.as_str(), args) };
     let (_, disk) = cloud.image_disk(id.as_str()).map_err(told)?;
     let overwrite = if args.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
-    let mut shown = Shown::begin("exporting", false)?;
+    let mut shown = Shown::begin("exporting", false);
     let mut progress = |at: crate::disk::foreign::Progress| {
         let _ = shown.at(at.done, at.total);
     };
     let written = export::write(disk.as_ref(), format, &args.file, overwrite, &mut progress);
-    shown.end();
+    shown.end(written.is_err());
     let written = written?;
     let (bytes, size) = (crate::host::report::bytes(written.file_len), crate::host::report::bytes(written.disk_size));
     output::print(&format!("{}: {} of a disk of {size}\n", args.file.display(), bytes))?;
@@ -221,12 +212,12 @@ fn export_bundle(cloud: &mut Cloud, id: &str, args: &ExportArgs) -> Result<u8, C
     let Some(key) = &args.user_key else {
         return Err(Usage("--format bundle: say who makes it: --user-key KEY.pem (openssl genrsa 2048)".into()).into());
     };
-    let mut shown = Shown::begin("bundling", false)?;
+    let mut shown = Shown::begin("bundling", false);
     let mut progress = |at: crate::disk::foreign::Progress| {
         let _ = shown.at(at.done, at.total);
     };
     let written = cloud.export_bundle(id, key, &args.file, &mut progress);
-    shown.end();
+    shown.end(written.is_err());
     output::print(&format!("{}\n", written.map_err(told)?.display()))?;
     Ok(0)
 }

@@ -3,13 +3,11 @@
 use clap::Args;
 
 use super::list::print_one;
-use crate::cli::listing::tag;
+use crate::cli::CliError;
+use crate::cli::listing::{self, TagArgs};
 use crate::cli::output::note;
 use crate::cli::scope::{ScopeArgs, told};
-use crate::cli::{CliError, Usage};
 use crate::cloud::image::{Architecture, BootMode, Platform, RegisterRequest, VirtualizationType};
-use crate::cloud::mapping::BlockDevice;
-use crate::launch::bdm;
 
 /// Makes an image of snapshots
 ///
@@ -67,9 +65,8 @@ pub struct RegisterArgs {
     #[arg(long, value_name = "VERSION")]
     imds_support: Option<String>,
 
-    /// A tag (repeatable)
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
-    tags: Vec<(String, String)>,
+    #[command(flatten)]
+    tags: TagArgs,
 
     /// As JSON
     #[arg(long)]
@@ -77,12 +74,7 @@ pub struct RegisterArgs {
 }
 
 pub(super) fn register(args: &RegisterArgs) -> Result<u8, CliError> {
-    let mut mapping = Vec::new();
-    for text in &args.bdm {
-        for entry in bdm::parse(text).map_err(|error| Usage(error.to_string()))? {
-            mapping.push(BlockDevice::from_entry(&entry).map_err(told)?);
-        }
-    }
+    let mapping = listing::mapping(&args.bdm)?;
     let first = mapping.first().map(|entry| entry.device_name.clone());
     let request = RegisterRequest {
         name: args.name.clone(),
@@ -98,7 +90,7 @@ pub(super) fn register(args: &RegisterArgs) -> Result<u8, CliError> {
         ena_support: args.ena_support,
         imds_support: args.imds_support.clone(),
         image_location: None,
-        tags: args.tags.iter().cloned().collect(),
+        tags: args.tags.tags(),
     };
     let image = args.scope.open()?.register_image(&request).map_err(told)?;
     if args.architecture.is_none() || args.virtualization_type.is_none() {
