@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use amiboot::disk::layered::{LayerAccess, LayerFiles};
 use amiboot::monitor::client::{Client, ClientError, Life, Reason, StartError, read_exit, start as client_start};
 use amiboot::monitor::config::{FirmwareName, Mode, Pv, VolumeConfig, VolumeSource};
 use amiboot::monitor::protocol::{FailureKind, State};
@@ -299,4 +300,44 @@ fn a_firmware_s_machine_lives_the_same_life() {
     client.quit().unwrap();
     running.end().code(0);
     assert_eq!(instance.exit().unwrap().starts, 2);
+}
+
+#[test]
+fn a_volume_that_is_let_go_just_before_a_restart_is_gone() {
+    for restart in [true, false] {
+        let mut instance = Instance::new("halt");
+        let rom = instance.world.firmware("rom/let_go_and_reset", "let-go.rom");
+        instance.config.pv = Pv::default();
+        instance.config.mode = Mode::Hvm;
+        instance.config.hvm.firmware = Some(FirmwareName(rom.display().to_string()));
+        instance.config.restart = restart;
+        let stem = instance.path("layer");
+        drop(LayerFiles::create(&stem, 1 << 20).unwrap());
+        let volume = VolumeConfig {
+            device: "/dev/sdf".into(),
+            id: "vol-0123456789abcdef1".into(),
+            read_only: false,
+            ephemeral: None,
+            source: VolumeSource::Layers { stems: vec![stem.clone()], size: 1 << 20 },
+        };
+        instance.config.volumes.push(volume.clone());
+        let running = instance.start("ready");
+        let (mut asking, id) = (instance.client(), volume.id.clone());
+        let unplug = std::thread::spawn(move || asking.unplug(&id, false));
+        wait_until("who waited is answered", || unplug.is_finished());
+        unplug.join().unwrap().unwrap();
+        if restart {
+            wait_until("it runs again", || instance.client().status().unwrap().starts() == 2);
+            let status = instance.client().status().unwrap();
+            let ids: Vec<_> = status.volumes.iter().map(|volume| volume.id.as_str()).collect();
+            assert_eq!(ids, [instance.config.volumes[0].id.as_str()]);
+            // Nobody has its layer any more.
+            LayerFiles::open(&stem, LayerAccess::Writable).map(drop).unwrap();
+            instance.client().plug(volume).unwrap();
+            instance.client().quit().unwrap();
+        }
+        running.end().code(0);
+        let reason = if restart { Reason::Forced } else { Reason::ResetRefused };
+        assert_eq!(instance.reason(), reason);
+    }
 }

@@ -10,6 +10,7 @@ use super::console::pump::{Pump, borrow};
 use super::console::transcript::Sight;
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::running::Machine;
+use crate::vmm::volumes::Ejected;
 
 /// How long a kernel may take to print the rest of its panic.
 const PANIC_GRACE: Duration = Duration::from_secs(5);
@@ -53,6 +54,10 @@ pub trait Attendant {
 
     /// A machine runs: the first, or one after a restart.
     fn has_started(&mut self, machine: &Machine);
+
+    /// A machine has ended, whatever comes then; `ejected` are volumes that its guest had let go and that the attendant has
+    /// not looked at.
+    fn has_ended(&mut self, _ejected: &[Ejected]) {}
 
     /// A machine has ended, and another is made ready.
     fn restarts(&mut self);

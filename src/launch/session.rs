@@ -203,8 +203,9 @@ impl Machines<'_> {
             let end = driver.drive(&machine, attendant);
             // A dead /proc only costs the figure.
             let resident = machine.resident().ok();
-            let running::Ended { reason, disks, .. } = machine.end();
+            let running::Ended { reason, disks, ejected } = machine.end();
             self.disks = disks;
+            attendant.has_ended(&ejected);
             match end {
                 Err(cause) => break Err(SessionError::Host { what: "waiting for the machine", cause }),
                 Ok(end) if self.restarts(end, &reason, &driver, attendant) => attendant.restarts(),

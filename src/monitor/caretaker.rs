@@ -15,6 +15,7 @@ use crate::launch::console::pump::borrow;
 use crate::launch::drive::{Attendant, End};
 use crate::launch::signals::EndSignals;
 use crate::vmm::running::Machine;
+use crate::vmm::volumes::Ejected;
 
 /// The attendant of an instance.
 pub struct Caretaker {
@@ -138,12 +139,13 @@ impl Caretaker {
 
     /// Answers those who waited for the guest to let go of volumes.
     fn look_at_ejections(&mut self, machine: &Machine) {
-        for ejected in machine.ejections().take() {
-            for (to, answer) in self.changes.ejected(&ejected) {
-                self.desk.answer(to, answer);
-            }
-        }
+        let answers = self.changes.ejected(&machine.ejections().take());
         self.note_volumes(machine);
+        self.answer(answers);
+    }
+
+    fn answer(&self, answers: Vec<(ConnectionId, Answer)>) {
+        answers.into_iter().for_each(|(to, answer)| self.desk.answer(to, answer));
     }
 
     fn note_volumes(&self, machine: &Machine) {
@@ -249,6 +251,12 @@ impl Attendant for Caretaker {
         for to in self.resets.drain(..) {
             self.desk.answer(to, Answer::done());
         }
+    }
+
+    fn has_ended(&mut self, ejected: &[Ejected]) {
+        let answers = self.changes.ejected(ejected);
+        self.desk.note(|status| status.volumes.retain(|volume| self.changes.has(&volume.id)));
+        self.answer(answers);
     }
 
     fn restarts(&mut self) {

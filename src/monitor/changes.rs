@@ -129,8 +129,12 @@ impl Changes {
         }
     }
 
-    /// The guest has let go of a volume; gives who waited for that, and the answer.
-    pub fn ejected(&mut self, ejected: &Ejected) -> Vec<(ConnectionId, Answer)> {
+    /// The guest has let go of volumes; gives who waited for that, and the answers.
+    pub fn ejected(&mut self, ejected: &[Ejected]) -> Vec<(ConnectionId, Answer)> {
+        ejected.iter().flat_map(|ejected| self.one_ejected(ejected)).collect()
+    }
+
+    fn one_ejected(&mut self, ejected: &Ejected) -> Vec<(ConnectionId, Answer)> {
         let Some(id) = self.volumes.iter().find(|volume| volume.serial() == ejected.serial).map(|v| v.id.clone())
         else {
             return Vec::new();
@@ -181,6 +185,11 @@ impl Changes {
             })
         };
         self.volumes.iter().filter_map(status).collect()
+    }
+
+    /// Whether the machine has this volume, or the next one is to have it.
+    pub fn has(&self, id: &str) -> bool {
+        self.find(id).is_ok()
     }
 
     fn forget(&mut self, id: &str) {
@@ -259,5 +268,25 @@ mod tests {
         assert_eq!(refused(changes.check_unplug(&root.id).map(|_| ())), FailureKind::State);
         assert_eq!(changes.check_unplug(&data.id).unwrap(), data.serial());
         assert_eq!(refused(changes.check_unplug(&new.id).map(|_| ())), FailureKind::NotFound);
+    }
+
+    #[test]
+    fn all_who_wait_for_a_volume_are_answered_when_it_is_let_go() {
+        let (root, one, two) = (volume("/dev/sda1", 'a'), volume("/dev/sdf", 'b'), volume("/dev/sdg", 'c'));
+        let mut changes = Changes::new(vec![root.clone(), one.clone(), two.clone()], Vec::new());
+        changes.leaving = vec![(1, one.id.clone()), (2, two.id.clone()), (3, one.id.clone())];
+        let ejected = |of: &VolumeConfig, flushed| Ejected {
+            serial: of.serial(),
+            device: of.device.clone(),
+            asked: true,
+            flushed,
+        };
+        assert_eq!(changes.ejected(&[]), []);
+        let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+        let answers = changes.ejected(&[ejected(&one, Ok(())), ejected(&two, Err(full))]);
+        assert_eq!(&answers[..2], [(1, Answer::done()), (3, Answer::done())]);
+        assert!(matches!(&answers[2..], [(2, Answer::Error(failure))] if failure.kind == FailureKind::Host));
+        assert!(changes.has(&root.id) && !changes.has(&one.id) && !changes.has(&two.id));
+        assert_eq!(changes.end().count(), 0);
     }
 }

@@ -205,11 +205,11 @@ fn ended() -> Answer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::monitor::protocol::{ConsoleStatus, State};
 
-    fn desk() -> Desk {
+    pub fn desk() -> Desk {
         Desk::new(Status {
             id: "i-0".into(),
             state: State::Starting,

@@ -113,7 +113,7 @@ impl Connection {
         {
             return Next::Close;
         }
-        self.write(desk)
+        self.go_on(desk)
     }
 
     fn read(&mut self, desk: &Desk) -> io::Result<()> {
@@ -135,17 +135,12 @@ impl Connection {
         self.inbox.extend_from_slice(bytes);
         if got.is_cut || self.files.len() > FILES_MAX {
             self.refuse(&format!("at most {FILES_MAX} open files come with a request"));
-        } else {
-            self.take_request(desk);
         }
         Ok(())
     }
 
-    /// Takes the next request out of what has come.
+    /// Takes the next request out of what has come, if it has come whole. What there is to answer at once is not sent yet.
     fn take_request(&mut self, desk: &Desk) {
-        if self.role != Role::Asking || !self.outbox.is_empty() {
-            return;
-        }
         let Some(end) = self.inbox.iter().position(|byte| *byte == b'\n') else {
             if self.inbox.len() > REQUEST_MAX {
                 self.refuse(&format!("a request has at most {REQUEST_MAX} bytes"));
@@ -161,11 +156,11 @@ impl Connection {
             return self.refuse(&format!("a request has at most {REQUEST_MAX} bytes"));
         }
         match serde_json::from_slice::<Request>(&line) {
-            Err(e) => self.answer(&Answer::failed(FailureKind::BadRequest, format!("it is no request: {e}")), desk),
+            Err(e) => self.put(&Answer::failed(FailureKind::BadRequest, format!("it is no request: {e}"))),
             Ok(request) if request.files() != files.len() => {
                 let (wanted, come) = (request.files(), files.len());
                 let why = format!("{wanted} open files are to come with this request, and {come} have");
-                self.answer(&Answer::failed(FailureKind::BadRequest, why), desk);
+                self.put(&Answer::failed(FailureKind::BadRequest, why));
             }
             Ok(request) => self.follow(request, files, desk),
         }
@@ -176,27 +171,25 @@ impl Connection {
             Request::Status {} => {
                 let answer = serde_json::to_value(desk.status())
                     .map_or_else(|e| Answer::failed(FailureKind::Host, e.to_string()), Answer::Ok);
-                self.answer(&answer, desk);
+                self.put(&answer);
             }
             Request::AttachConsole { .. } if desk.attached() >= CONSOLES_MAX => {
                 let why = format!("{CONSOLES_MAX} are attached to this console; close one of them first");
-                self.answer(&Answer::failed(FailureKind::State, why), desk);
+                self.put(&Answer::failed(FailureKind::State, why));
             }
             Request::AttachConsole { replay } => {
                 // First: from now on output wakes the thread that this runs on.
                 desk.note(|status| status.console.attached += 1);
                 let at = desk.backlog().before_end(replay);
-                self.answer(&Answer::done(), desk);
+                self.put(&Answer::done());
                 self.role = Role::Console { at };
                 // What was sent on the heels of the request is typed already.
                 self.type_in(desk);
             }
-            request => {
-                self.role = Role::Waiting;
-                if let Some(answer) = desk.order(Order { from: self.id, request, files }) {
-                    self.answer(&answer, desk);
-                }
-            }
+            request => match desk.order(Order { from: self.id, request, files }) {
+                Some(answer) => self.put(&answer),
+                None => self.role = Role::Waiting,
+            },
         }
     }
 
@@ -217,14 +210,14 @@ impl Connection {
         self.files.clear();
     }
 
-    /// Answers the request that was made.
+    /// Answers the request that was waited for.
     pub fn answer(&mut self, answer: &Answer, desk: &Desk) {
         self.put(answer);
         if self.role == Role::Waiting {
             self.role = Role::Asking;
         }
         // It may be gone at once, and the next request there already.
-        let _ = self.write(desk);
+        let _ = self.go_on(desk);
     }
 
     fn put(&mut self, answer: &Answer) {
@@ -233,29 +226,41 @@ impl Connection {
         self.outbox.push(b'\n');
     }
 
-    /// Sends what there is, as far as the other side takes it.
-    fn write(&mut self, desk: &Desk) -> Next {
+    /// Sends what there is, and follows the requests that have come already, one after the other, until something has to be
+    /// waited for. However many have come at once, they are dealt with in this loop: nothing below it comes back to it.
+    fn go_on(&mut self, desk: &Desk) -> Next {
+        loop {
+            match self.send(desk) {
+                Ok(true) => {}
+                Ok(false) => return Next::Stay,
+                Err(_) => return Next::Close,
+            }
+            match self.role {
+                Role::Leaving => return Next::Close,
+                Role::Asking if !self.inbox.is_empty() || self.at_end => self.take_request(desk),
+                _ => return Next::Stay,
+            }
+            if self.role == Role::Asking && self.outbox.is_empty() {
+                // The rest of a request has yet to come.
+                return Next::Stay;
+            }
+        }
+    }
+
+    /// Sends what there is; false where the other side does not take all of it.
+    fn send(&mut self, desk: &Desk) -> io::Result<bool> {
         loop {
             self.fetch_output(desk);
             if self.outbox.is_empty() {
-                break;
+                return Ok(true);
             }
             match self.stream.write(&self.outbox) {
-                Ok(0) => return Next::Close,
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => drop(self.outbox.drain(..written)),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Next::Stay,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Next::Close,
+                Err(e) => return Err(e),
             }
-        }
-        match self.role {
-            Role::Leaving => Next::Close,
-            Role::Asking if !self.inbox.is_empty() || self.at_end => {
-                self.take_request(desk);
-                let is_over = self.role == Role::Leaving && self.outbox.is_empty();
-                if is_over { Next::Close } else { Next::Stay }
-            }
-            _ => Next::Stay,
         }
     }
 
@@ -272,5 +277,54 @@ impl Connection {
             self.outbox.extend(notice.bytes());
         }
         self.outbox.extend(piece.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::net::Shutdown;
+    use std::thread;
+
+    use rustix::event::{PollFd, poll};
+
+    use super::*;
+    use crate::monitor::desk::tests::desk;
+
+    /// Talks to one connection until that ends, as the thread of the control socket does, with a small stack.
+    fn talk(stream: UnixStream) -> thread::JoinHandle<()> {
+        let talk = move || {
+            let desk = desk();
+            let mut connection = Connection::new(1, stream).unwrap();
+            loop {
+                let mut fds = [PollFd::from_borrowed_fd(connection.fd(), connection.wanted(&desk))];
+                poll(&mut fds, None).unwrap();
+                let flags = fds[0].revents();
+                if connection.ready(flags, &desk) == Next::Close {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().stack_size(128 << 10).spawn(talk).unwrap()
+    }
+
+    #[test]
+    fn thousands_of_requests_at_once_take_no_more_stack_than_one() {
+        for (request, count, answer) in
+            [("\n", 50_000, "{\"error\":"), ("{\"request\":\"status\"}\n", 5_000, "{\"ok\":")]
+        {
+            let (near, far) = UnixStream::pair().unwrap();
+            let talking = talk(near);
+            let sender = far.try_clone().unwrap();
+            let sending = thread::spawn(move || {
+                (&sender).write_all(request.repeat(count).as_bytes()).unwrap();
+                sender.shutdown(Shutdown::Write).unwrap();
+            });
+            let answers: Vec<_> = BufReader::new(far).lines().map(Result::unwrap).collect();
+            assert_eq!(answers.len(), count, "{request:?}");
+            assert!(answers.iter().all(|line| line.starts_with(answer)), "{request:?}");
+            sending.join().unwrap();
+            talking.join().unwrap();
+        }
     }
 }
