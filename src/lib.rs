@@ -8,6 +8,8 @@
 //! * [`monitor`]: an instance's own process, and how others talk to it;
 //! * [`launch`]: a disk becomes a running machine;
 //! * [`vmm`]: the machine, which knows nothing of images;
+//! * [`imds`]: the instance metadata service, which knows no addresses;
+//! * [`net`]: where a network card's frames go to and come from;
 //! * [`image`]: what is inside a disk: partitions, file systems, boot entries, kernels;
 //! * [`disk`]: formats, layers and locks: what a sequence of sectors is;
 //! * [`host`]: what this host can do.
@@ -18,6 +20,8 @@ pub mod cloud;
 pub mod disk;
 pub mod host;
 pub mod image;
+pub mod imds;
 pub mod launch;
 pub mod monitor;
+pub mod net;
 pub mod vmm;
