@@ -137,8 +137,8 @@ fn what_is_no_request_is_answered_so() {
     ] {
         assert_eq!(error(bytes)["kind"], "bad-request", "{}", String::from_utf8_lossy(bytes));
     }
-    assert_eq!(error(&vec![b'x'; 1 << 20])["kind"], "bad-request");
-    assert_eq!(error(&[vec![b' '; 70_000], b"\n".to_vec()].concat())["kind"], "bad-request");
+    assert_eq!(error(&vec![b'x'; 2 << 20])["kind"], "bad-request");
+    assert_eq!(error(&[vec![b' '; 1_070_000], b"\n".to_vec()].concat())["kind"], "bad-request");
     assert_eq!(error(&[vec![b'['; 60_000], b"\n".to_vec()].concat())["kind"], "bad-request");
     // Half a request and its end: nothing to answer.
     assert_eq!(answer_to(&instance.stranger(), b"{\"request\":\"quit\"}"), None);

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use crate::host::open_files;
 use crate::launch::signals;
 use crate::vmm::timeline::Timeline;
 
@@ -89,6 +90,7 @@ struct Usage(String);
 /// Does what the command line says.
 pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
     signals::outlive_file_size_limit();
+    open_files::allow_all();
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args, timeline),
         Command::Image(command) => image::run(&command),

@@ -103,17 +103,7 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What is wrong with their files.
     pub fn open(&self, chain: &[Layer], size: u64) -> Result<Arc<dyn Disk>, CloudError> {
-        let open = |layer: &Layer| {
-            let stem = self.stem(&layer.id);
-            match LayerFiles::open(&stem, LayerAccess::Sealed) {
-                // It was about to be, when whoever did it was killed.
-                Err(LayerError::NotSealed { .. }) => {
-                    layered::seal(&stem)?;
-                    LayerFiles::open(&stem, LayerAccess::Sealed)
-                }
-                opened => opened,
-            }
-        };
+        let open = |layer: &Layer| layered::open_sealed(&self.stem(&layer.id));
         let files = chain.iter().map(open).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
         let disk = Layered::open(files, size, true, HostCache::Used).map_err(damaged)?;
         Ok(Arc::new(disk))

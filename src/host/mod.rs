@@ -7,6 +7,7 @@ pub mod io_uring;
 pub mod kvm;
 pub mod lock;
 pub mod memory;
+pub mod open_files;
 pub mod panics;
 pub mod processor;
 pub mod report;

@@ -176,7 +176,8 @@ pub struct Machines<'a> {
 }
 
 impl Machines<'_> {
-    /// Runs them: the first begins with `first`, each later one with what `boot` says. None runs when it returns.
+    /// Runs them: the first begins with `first`, each later one with what `boot` says. None runs when it returns, and
+    /// what they have written is durable.
     pub fn play(mut self, first: Boot, boot: &mut BootProvider<'_>, attendant: &mut dyn Attendant) -> Played {
         let mut driver = Driver {
             pump: self.pump,
@@ -213,7 +214,8 @@ impl Machines<'_> {
             }
         };
         let seen = Seen { panicked: driver.panic_end.is_some(), interrupted: attendant.has_asked_to_end() };
-        Played { ran, seen, starts, disks: self.disks }
+        // Here, whatever becomes of those around it: what a machine has written is durable when it has ended.
+        Played { ran, seen, starts, flushed: flush(&self.disks) }
     }
 
     fn parts(&self, boot: Boot) -> Parts<'_> {
@@ -243,12 +245,12 @@ pub struct Played {
     ran: Result<(End, StopReason, Option<Resident>), SessionError>,
     seen: Seen,
     starts: u32,
-    /// Those that the last one had, or would have had.
-    disks: Vec<DiskConfig>,
+    /// Whether what they have written is durable.
+    flushed: Result<(), SessionError>,
 }
 
 impl Played {
-    /// Makes durable what they have written, and judges how they ended by what the console has shown.
+    /// Judges how they ended by what the console has shown.
     ///
     /// # Errors
     /// [`SessionError`] where they could not go on, or their writes could not be kept.
@@ -257,10 +259,9 @@ impl Played {
         (transcript, late): (Transcript, Vec<Sight>),
         limits: &Limits,
     ) -> Result<Ended, SessionError> {
-        let flushed = flush(&self.disks);
         let (end, reason, resident) = self.ran?;
         let outcome = judge(end, reason, self.seen, &late, limits)?;
-        flushed?;
+        self.flushed?;
         Ok(Ended { outcome, last_lines: transcript.last_lines(), resident, starts: self.starts })
     }
 }

@@ -16,7 +16,7 @@ use crate::launch::plan::Booted;
 use crate::vmm::memory::Resident;
 
 /// The longest request, in bytes.
-pub const REQUEST_MAX: usize = 64 << 10;
+pub const REQUEST_MAX: usize = 1 << 20;
 /// The most open files that come with one.
 pub const FILES_MAX: usize = 64;
 

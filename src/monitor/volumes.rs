@@ -98,17 +98,12 @@ pub fn open_one(volume: &VolumeConfig) -> Result<(DiskConfig, Option<Arc<Layered
     Ok((config(disk), None))
 }
 
-/// A disk of layers. A layer under the top that is not sealed was about to be, when whoever did it was killed: nobody writes
-/// to it any more.
+/// A disk of layers; the top is written to, unless the disk is read only.
 fn open_layers(stems: &[PathBuf], size: u64, read_only: bool) -> Result<Layered, LayerError> {
     let top = stems.len().saturating_sub(1);
-    let open = |(at, stem): (usize, &PathBuf)| match LayerFiles::open(stem, LayerAccess::Sealed) {
-        _ if at == top && !read_only => LayerFiles::open(stem, LayerAccess::Writable),
-        Err(LayerError::NotSealed { .. }) => {
-            layered::seal(stem)?;
-            LayerFiles::open(stem, LayerAccess::Sealed)
-        }
-        opened => opened,
+    let open = |(at, stem): (usize, &PathBuf)| match at == top && !read_only {
+        true => LayerFiles::open(stem, LayerAccess::Writable),
+        false => layered::open_sealed(stem),
     };
     let files = stems.iter().enumerate().map(open).collect::<Result<Vec<_>, _>>()?;
     Layered::open(files, size, read_only, HostCache::Used)

@@ -21,6 +21,21 @@ pub fn seal(stem: &Path) -> Result<LayerInfo, LayerError> {
     LayerFiles::open(stem, LayerAccess::Inspect)?.info()
 }
 
+/// Opens a layer that never changes again. One that is open and that nobody writes to is sealed first: it was about to be,
+/// when whoever did it was killed.
+///
+/// # Errors
+/// What is wrong with it, [`LayerError::Locked`] where somebody writes to it, or what the host said.
+pub fn open_sealed(stem: &Path) -> Result<LayerFiles, LayerError> {
+    match LayerFiles::open(stem, LayerAccess::Sealed) {
+        Err(LayerError::NotSealed { .. }) => {
+            seal(stem)?;
+            LayerFiles::open(stem, LayerAccess::Sealed)
+        }
+        opened => opened,
+    }
+}
+
 fn seal_files(files: LayerFiles, stem: &Path) -> Result<(), LayerError> {
     Top::open(files, HostCache::Used)?.seal().map_err(LayerError::host(stem, "cannot seal the layer"))
 }

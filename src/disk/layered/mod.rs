@@ -48,7 +48,6 @@ mod fill;
 mod header;
 mod layer;
 mod merge;
-
 mod owners;
 mod region;
 mod snapshot;
@@ -57,7 +56,7 @@ mod stack;
 mod tests;
 mod top;
 
-pub use care::{check, remove, seal};
+pub use care::{check, open_sealed, remove, seal};
 pub use changes::{Changes, changes};
 pub use error::LayerError;
 pub use files::{LayerAccess, LayerFiles, LayerInfo};
