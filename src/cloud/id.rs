@@ -25,6 +25,16 @@ pub enum Kind {
     Volume,
     /// A snapshot.
     Snapshot,
+    /// A virtual private cloud: an account's network in a region.
+    Vpc,
+    /// A part of one, in one zone.
+    Subnet,
+    /// A security group.
+    SecurityGroup,
+    /// A network interface.
+    NetworkInterface,
+    /// A key pair.
+    KeyPair,
 }
 
 impl Kind {
@@ -39,6 +49,11 @@ impl Kind {
             Self::Reservation => "r-",
             Self::Volume => "vol-",
             Self::Snapshot => "snap-",
+            Self::Vpc => "vpc-",
+            Self::Subnet => "subnet-",
+            Self::SecurityGroup => "sg-",
+            Self::NetworkInterface => "eni-",
+            Self::KeyPair => "key-",
         }
     }
 
@@ -51,6 +66,11 @@ impl Kind {
             Self::Reservation => "InvalidReservationID",
             Self::Volume => "InvalidVolume",
             Self::Snapshot => "InvalidSnapshot",
+            Self::Vpc => "InvalidVpcID",
+            Self::Subnet => "InvalidSubnetID",
+            Self::SecurityGroup => "InvalidGroup",
+            Self::NetworkInterface => "InvalidNetworkInterfaceID",
+            Self::KeyPair => "InvalidKeyPair",
         }
     }
 
@@ -63,6 +83,11 @@ impl Kind {
             Self::Reservation => "reservation",
             Self::Volume => "volume",
             Self::Snapshot => "snapshot",
+            Self::Vpc => "vpc",
+            Self::Subnet => "subnet",
+            Self::SecurityGroup => "security group",
+            Self::NetworkInterface => "network interface",
+            Self::KeyPair => "key",
         }
     }
 }

@@ -214,7 +214,6 @@ CREATE TABLE instance_store (
     size INTEGER NOT NULL,
     PRIMARY KEY (instance, device)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX instance_store_by_layer ON instance_store (layer);
 
 CREATE TABLE tags (
     resource TEXT NOT NULL,

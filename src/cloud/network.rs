@@ -1,0 +1,238 @@
+//! Networks: an account's default VPC in a region, with a subnet in each zone, and the interfaces of instances in it.
+//!
+//! They are made when they are first needed, and numbered as EC2 numbers default ones: 172.31.0.0/16, and 4096 addresses for
+//! each subnet.
+
+use std::net::Ipv4Addr;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use serde::Serialize;
+
+use super::error::CloudError;
+use super::home::Home;
+use super::id::{Id, Kind};
+use super::scope::Scope;
+use super::time;
+use crate::disk::random_bytes;
+use crate::net::Mac;
+use crate::net::address::mac_of;
+use crate::net::cidr::Cidr;
+
+/// The addresses of a default VPC.
+pub const DEFAULT_VPC: Cidr = Cidr::new(Ipv4Addr::new(172, 31, 0, 0), 16);
+/// How many leading bits are a default subnet's own.
+const SUBNET_BITS: u8 = 20;
+/// The first addresses of a subnet are the network's own: itself, gateway, DNS, kept. So is the last.
+const RESERVED: u32 = 4;
+/// How often an address is guessed before all are looked through.
+const GUESSES: usize = 32;
+
+/// A security group, as an interface has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GroupIdentifier {
+    /// `sg-...`
+    pub group_id: Id,
+    /// Its name.
+    pub group_name: String,
+}
+
+/// An instance's network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkInterface {
+    /// `eni-...`
+    pub network_interface_id: Id,
+    /// Its subnet.
+    pub subnet_id: Id,
+    /// The subnet's addresses.
+    #[serde(serialize_with = "as_text")]
+    pub subnet_cidr: Cidr,
+    /// Its VPC.
+    pub vpc_id: Id,
+    /// The VPC's addresses.
+    #[serde(serialize_with = "as_text")]
+    pub vpc_cidr: Cidr,
+    /// Its address.
+    pub private_ip_address: Ipv4Addr,
+    /// The address's name within the VPC.
+    pub private_dns_name: String,
+    /// Its Ethernet address.
+    #[serde(serialize_with = "as_text")]
+    pub mac_address: Mac,
+    /// When it came.
+    pub attach_time: String,
+    /// Its security groups.
+    pub groups: Vec<GroupIdentifier>,
+}
+
+fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+/// The name of an address within its VPC, as EC2 makes it.
+#[must_use]
+pub fn private_dns_name(address: Ipv4Addr, region: &str) -> String {
+    let [a, b, c, d] = address.octets();
+    let domain = if region == "us-east-1" { "ec2.internal".to_owned() } else { format!("{region}.compute.internal") };
+    format!("ip-{a}-{b}-{c}-{d}.{domain}")
+}
+
+fn new_id(home: &Home, kind: Kind) -> Result<Id, CloudError> {
+    Id::new(kind).map_err(CloudError::host(home.root(), "cannot make an id"))
+}
+
+/// The caller's default VPC in the region, with its default security group.
+fn default_vpc(tx: &Transaction<'_>, home: &Home, scope: &Scope) -> Result<Id, CloudError> {
+    let select = "SELECT id FROM vpcs WHERE region = ?1 AND owner = ?2 AND is_default";
+    let found = tx.query_row(select, [&scope.region, scope.account.as_str()], |row| row.get(0)).optional()?;
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let vpc = new_id(home, Kind::Vpc)?;
+    tx.execute(
+        "INSERT INTO vpcs VALUES (?1, ?2, ?3, ?4, 1)",
+        params![vpc, scope.region, scope.account.as_str(), DEFAULT_VPC.to_string()],
+    )?;
+    tx.execute(
+        "INSERT INTO security_groups VALUES (?1, ?2, 'default', 'default VPC security group')",
+        params![new_id(home, Kind::SecurityGroup)?, vpc],
+    )?;
+    Ok(vpc)
+}
+
+/// The default subnet of a zone, and its addresses.
+fn default_subnet(tx: &Transaction<'_>, home: &Home, scope: &Scope, zone: &str) -> Result<(Id, Cidr), CloudError> {
+    let vpc = default_vpc(tx, home, scope)?;
+    let select = "SELECT id, cidr FROM subnets WHERE vpc = ?1 AND zone = ?2 AND is_default";
+    let found = tx.query_row(select, params![vpc, zone], |row| Ok((row.get(0)?, cidr(row, 1)?))).optional()?;
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    let count: u32 = tx.query_row("SELECT count(*) FROM subnets WHERE vpc = ?1", [&vpc], |row| row.get(0))?;
+    let Some(cidr) = DEFAULT_VPC.part(SUBNET_BITS, count) else {
+        return Err(CloudError::Parameter {
+            code: "SubnetLimitExceeded",
+            message: format!("{vpc} has no addresses left for a subnet in {zone}: {count} zones have one"),
+        });
+    };
+    let subnet = new_id(home, Kind::Subnet)?;
+    tx.execute("INSERT INTO subnets VALUES (?1, ?2, ?3, ?4, 1)", params![subnet, vpc, zone, cidr.to_string()])?;
+    Ok((subnet, cidr))
+}
+
+fn cidr(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Cidr> {
+    parsed(row, at)
+}
+
+/// A column that was written as text.
+fn parsed<T: std::str::FromStr>(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(at)?;
+    text.parse().map_err(|e| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(e)))
+}
+
+/// Gives an instance an interface in the default subnet of its zone, unless it has one.
+///
+/// # Errors
+/// `InsufficientFreeAddressesInSubnet`, `SubnetLimitExceeded`.
+pub(super) fn attach(
+    tx: &Transaction<'_>,
+    home: &Home,
+    scope: &Scope,
+    instance: &Id,
+    zone: &str,
+) -> Result<(), CloudError> {
+    if of_instance(tx, instance)?.is_some() {
+        return Ok(());
+    }
+    let (subnet, cidr) = default_subnet(tx, home, scope, zone)?;
+    let address = free_address(tx, home, &subnet, cidr)?;
+    let interface = new_id(home, Kind::NetworkInterface)?;
+    tx.execute(
+        "INSERT INTO interfaces VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![interface, instance, subnet, address.to_string(), mac_of(address).to_string(), time::now()],
+    )?;
+    tx.execute(
+        "INSERT INTO interface_groups SELECT ?1, security_groups.id FROM security_groups JOIN subnets USING (vpc)
+         WHERE subnets.id = ?2 AND name = 'default'",
+        params![interface, subnet],
+    )?;
+    Ok(())
+}
+
+/// An address that nobody has. A new instance seldom gets one that another has just given up: people remember addresses.
+fn free_address(tx: &Transaction<'_>, home: &Home, subnet: &Id, cidr: Cidr) -> Result<Ipv4Addr, CloudError> {
+    let count = cidr.size().saturating_sub(RESERVED + 1);
+    let is_free = |address: Ipv4Addr| -> Result<bool, CloudError> {
+        let select = "SELECT NOT EXISTS (SELECT 1 FROM interfaces WHERE subnet = ?1 AND address = ?2)";
+        Ok(tx.query_row(select, params![subnet, address.to_string()], |row| row.get(0))?)
+    };
+    for _ in 0..GUESSES {
+        let random = random_bytes().map_err(CloudError::host(home.root(), "cannot choose an address"))?;
+        let number = u128::from_le_bytes(random).checked_rem(count.into()).unwrap_or(0);
+        let number = u32::try_from(number).unwrap_or(0);
+        if let Some(address) = cidr.address(RESERVED + number).filter(|_| count > 0)
+            && is_free(address)?
+        {
+            return Ok(address);
+        }
+    }
+    for address in (RESERVED..RESERVED + count).filter_map(|number| cidr.address(number)) {
+        if is_free(address)? {
+            return Ok(address);
+        }
+    }
+    Err(CloudError::Parameter {
+        code: "InsufficientFreeAddressesInSubnet",
+        message: format!("{subnet} has no free address left"),
+    })
+}
+
+/// The interface of an instance, if it has one.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub(super) fn of_instance(db: &Connection, instance: &Id) -> Result<Option<NetworkInterface>, CloudError> {
+    let mut query = db.prepare_cached(
+        "SELECT interfaces.id, subnets.id, subnets.cidr, vpcs.id, vpcs.cidr, address, mac, attached, vpcs.region
+         FROM interfaces JOIN subnets ON subnets.id = subnet JOIN vpcs ON vpcs.id = vpc WHERE instance = ?1",
+    )?;
+    let found = query.query_row([instance], |row| {
+        let (address, region): (Ipv4Addr, String) = (parsed(row, 5)?, row.get(8)?);
+        Ok(NetworkInterface {
+            network_interface_id: row.get(0)?,
+            subnet_id: row.get(1)?,
+            subnet_cidr: cidr(row, 2)?,
+            vpc_id: row.get(3)?,
+            vpc_cidr: cidr(row, 4)?,
+            private_ip_address: address,
+            private_dns_name: private_dns_name(address, &region),
+            mac_address: parsed(row, 6)?,
+            attach_time: time::format(row.get(7)?),
+            groups: Vec::new(),
+        })
+    });
+    let Some(mut found) = found.optional()? else { return Ok(None) };
+    let mut groups = db.prepare_cached(
+        "SELECT security_groups.id, name FROM interface_groups JOIN security_groups ON security_groups.id = security_group
+         WHERE interface = ?1 ORDER BY name",
+    )?;
+    let groups = groups.query_map([&found.network_interface_id], |row| {
+        Ok(GroupIdentifier { group_id: row.get(0)?, group_name: row.get(1)? })
+    })?;
+    found.groups = groups.collect::<Result<_, _>>()?;
+    Ok(Some(found))
+}
+
+/// Takes the interface of an instance away: its address is free.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub(super) fn detach(tx: &Transaction<'_>, instance: &Id) -> Result<(), CloudError> {
+    tx.execute("DELETE FROM interfaces WHERE instance = ?1", [instance])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
