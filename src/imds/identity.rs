@@ -112,9 +112,9 @@ fn text(document: &Document) -> String {
     let Document { placement, interface, .. } = document;
     let product_codes = match &*document.product_codes {
         [] => "null".to_owned(),
-        codes => format!("[ {} ]", codes.iter().map(quoted).collect::<Vec<_>>().join(", ")),
+        codes => format!("[ {} ]", codes.iter().map(|code| quoted(code)).collect::<Vec<_>>().join(", ")),
     };
-    let or_null = |text: &Option<String>| text.as_ref().map_or_else(|| "null".to_owned(), quoted);
+    let or_null = |text: &Option<String>| text.as_deref().map_or_else(|| "null".to_owned(), quoted);
     let fields = [
         ("accountId", quoted(&document.account_id)),
         ("architecture", quoted(&document.architecture)),
@@ -130,15 +130,15 @@ fn text(document: &Document) -> String {
         ("privateIp", quoted(&interface.private_ipv4.to_string())),
         ("ramdiskId", or_null(&document.ramdisk_id)),
         ("region", quoted(&placement.region)),
-        ("version", quoted(&VERSION.to_owned())),
+        ("version", quoted(VERSION)),
     ];
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("  \"{name}\" : {value}")).collect();
     format!("{{\n{}\n}}", fields.join(",\n"))
 }
 
 /// A text as JSON has it.
-fn quoted(text: &String) -> String {
-    serde_json::Value::from(text.as_str()).to_string()
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// Base64 in lines, without a line end after the last.
