@@ -188,7 +188,10 @@ impl Conversation for Connection {
                     }
                     (response, request.method != Method::Head, request.keep_alive && told.options.endpoint)
                 }
-                Err(status) => (Response::error(status), true, false),
+                Err(status) => {
+                    let status = if told.options.endpoint { status } else { Status::Forbidden };
+                    (Response::error(status), true, false)
+                }
             };
             self.inner.requests.fetch_add(1, Ordering::Relaxed);
             if response.status != Status::Ok {

@@ -169,11 +169,11 @@ fn only_answers_with_tokens_have_a_hop_limit() {
 #[test]
 fn a_service_that_is_switched_off_forbids_everything() {
     let (service, _) = service(&with_options(Options { endpoint: false, ..Options::default() }));
-    for request in [PUT, "GET / HTTP/1.1\r\n\r\n", "POST /x HTTP/1.1\r\n\r\n"] {
+    for request in [PUT, "GET / HTTP/1.1\r\n\r\n", "POST /x HTTP/1.1\r\n\r\n", "nonsense\r\n\r\n"] {
         let (answers, next) = send(&service, request);
         assert_eq!((answers.len(), answers[0].status, next.close), (1, 403, true), "{request}");
     }
-    assert_eq!(service.counters(), Counters { requests: 3, errors: 3, tokens: 0 });
+    assert_eq!(service.counters(), Counters { requests: 4, errors: 4, tokens: 0 });
 }
 
 #[test]
