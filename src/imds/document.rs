@@ -2,7 +2,11 @@
 
 use std::net::Ipv4Addr;
 
+use base64ct::{Base64, Encoding};
 use serde::{Deserialize, Serialize};
+
+/// The longest user data, in bytes as the guest gets them.
+pub const USER_DATA_MAX: usize = 16 << 10;
 
 /// All that the metadata service knows of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +61,16 @@ pub struct Document {
     /// How the service answers.
     #[serde(default)]
     pub options: Options,
+}
+
+impl Document {
+    /// The user data as the guest gets them: `None` where there are none, where what is there is no base64, and where they are
+    /// longer than [`USER_DATA_MAX`]. Whoever takes them from a person has checked that.
+    #[must_use]
+    pub fn decoded_user_data(&self) -> Option<Vec<u8>> {
+        let text: String = self.user_data.as_ref()?.split_ascii_whitespace().collect();
+        Base64::decode_vec(&text).ok().filter(|bytes| !bytes.is_empty() && bytes.len() <= USER_DATA_MAX)
+    }
 }
 
 /// Where an instance is.

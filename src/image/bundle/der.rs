@@ -1,14 +1,16 @@
-//! What is needed of DER and X.509 (ITU-T X.690, RFC 5280): a certificate to say whose a public key is.
+//! What is needed of DER and X.509 (ITU-T X.690, RFC 5280): a certificate to say whose a public key is; and the values that
+//! signatures in the form of PKCS #7 are made of (`imds::identity`).
 
 use std::time::{Duration, SystemTime};
 
 const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
+pub(crate) const OCTET_STRING: u8 = 0x04;
 const UTF8_STRING: u8 = 0x0c;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
+pub(crate) const SEQUENCE: u8 = 0x30;
+pub(crate) const SET: u8 = 0x31;
 /// The optional first field of a certificate: its version.
 const VERSION: u8 = 0xa0;
 
@@ -51,6 +53,19 @@ fn take_tagged<'a>(bytes: &mut &'a [u8], tag: u8) -> Option<Value<'a>> {
     take(bytes).filter(|value| value.tag == tag)
 }
 
+/// Who has made out a certificate, and under which number: what a signature names it by (IssuerAndSerialNumber, RFC 5652).
+pub(crate) fn issuer_and_serial(mut certificate: &[u8]) -> Option<Vec<u8>> {
+    let mut certificate = take_tagged(&mut certificate, SEQUENCE)?.content;
+    let mut fields = take_tagged(&mut certificate, SEQUENCE)?.content;
+    if fields.first() == Some(&VERSION) {
+        take(&mut fields)?;
+    }
+    let serial = take_tagged(&mut fields, INTEGER)?.whole;
+    take_tagged(&mut fields, SEQUENCE)?;
+    let issuer = take_tagged(&mut fields, SEQUENCE)?.whole;
+    Some(value(SEQUENCE, &[issuer, serial]))
+}
+
 /// The subject's public key (SubjectPublicKeyInfo) in a certificate. The certificate's own signature is not looked at: it is
 /// given by whom it is trusted by.
 pub(super) fn public_key_of(mut certificate: &[u8]) -> Option<&[u8]> {
@@ -68,7 +83,7 @@ pub(super) fn public_key_of(mut certificate: &[u8]) -> Option<&[u8]> {
 }
 
 /// A value of these parts.
-fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let len = content.len().to_be_bytes();
     let significant = len.iter().position(|byte| *byte != 0).and_then(|at| len.get(at..)).unwrap_or(&[0]);
@@ -85,7 +100,7 @@ fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A moment; years up to 2049 are written with two digits.
-fn time(at: SystemTime) -> Vec<u8> {
+pub(crate) fn time(at: SystemTime) -> Vec<u8> {
     let text = humantime::format_rfc3339_seconds(at).to_string();
     let mut digits: String = text.chars().filter(char::is_ascii_digit).collect();
     digits.push('Z');
@@ -130,8 +145,12 @@ mod tests {
         let body = certificate_body(&value(SEQUENCE, &[b"key"]), "name", [0xff; 16], SystemTime::UNIX_EPOCH);
         let whole = certificate(&body, b"signature");
         assert_eq!(public_key_of(&whole), Some(&b"\x30\x03key"[..]));
+        let name = b"\x30\x0f\x31\x0d\x30\x0b\x06\x03\x55\x04\x03\x0c\x04name";
+        let number = [&b"\x02\x10\x7f"[..], &[0xff; 15]].concat();
+        assert_eq!(issuer_and_serial(&whole), Some([&b"\x30\x23"[..], name, &number].concat()));
         for len in 0..whole.len() {
             assert_eq!(public_key_of(&whole[..len]), None);
+            assert_eq!(issuer_and_serial(&whole[..len]), None);
         }
         assert_eq!(public_key_of(&[0x30, 0x84, 0, 0, 0, 0]), None);
     }

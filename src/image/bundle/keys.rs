@@ -129,11 +129,19 @@ impl PrivateKey {
         let key = self.0.to_public_key().to_public_key_der().map_err(|error| used(&error))?;
         let serial = random_bytes().map_err(|error| used(&error))?;
         let body = der::certificate_body(key.as_bytes(), name, serial, SystemTime::now());
-        let signer = SigningKey::<Sha256>::new(self.0.clone());
-        let signature = signer.try_sign_with_rng(&mut OsRng, &body).map_err(|error| used(&error))?;
-        let certificate = der::certificate(&body, &signature.to_bytes());
+        let certificate = der::certificate(&body, &self.sign_sha256(&body)?);
         let document = Document::try_from(certificate).map_err(|error| used(&error))?;
         document.to_pem("CERTIFICATE", LineEnding::LF).map_err(|error| used(&error))
+    }
+
+    /// A signature by RSA with SHA-256 (RFC 8017, PKCS #1 v1.5).
+    ///
+    /// # Errors
+    /// [`KeyError::Use`].
+    pub fn sign_sha256(&self, text: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let signer = SigningKey::<Sha256>::new(self.0.clone());
+        let signature = signer.try_sign_with_rng(&mut OsRng, text).map_err(|error| KeyError::Use(error.to_string()))?;
+        Ok(signature.to_vec())
     }
 
     /// Opens what was encrypted for this key; `None` if it was not.
@@ -183,8 +191,21 @@ impl PublicKey {
     }
 }
 
+/// The bytes of the certificate in a PEM text.
+///
+/// # Errors
+/// See [`KeyError`].
+pub fn certificate_bytes(text: &str) -> Result<Vec<u8>, KeyError> {
+    Ok(Block::first(text, "CERTIFICATE")?.decode("certificate")?.as_bytes().to_vec())
+}
+
 fn check_size(key: &impl PublicKeyParts) -> Result<(), KeyError> {
     if MODULUS.contains(&key.size()) { Ok(()) } else { Err(KeyError::Size { bits: key.size() * 8 }) }
+}
+
+/// What is to be found by a label's end.
+fn wanted(label_end: &str) -> &'static str {
+    if label_end == "CERTIFICATE" { "certificate" } else { "private RSA key" }
 }
 
 /// What stands between `BEGIN` and `END` in a PEM text.
@@ -215,7 +236,7 @@ impl Block {
         }
         match (found, other) {
             (Some(found), _) => Ok(found),
-            (None, Some(found)) => Err(KeyError::Other { found, wanted: "private RSA key" }),
+            (None, Some(found)) => Err(KeyError::Other { found, wanted: wanted(label_end) }),
             (None, None) => Err(KeyError::NotPem),
         }
     }

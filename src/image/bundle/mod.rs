@@ -10,7 +10,7 @@
 
 mod archive;
 mod cipher;
-mod der;
+pub(crate) mod der;
 mod error;
 mod keys;
 mod manifest;
@@ -22,7 +22,7 @@ mod writing;
 mod xml;
 
 pub use error::{BundleError, Damage};
-pub use keys::{KeyError, PrivateKey, PublicKey};
+pub use keys::{KeyError, PrivateKey, PublicKey, certificate_bytes};
 pub use manifest::{Bundler, Description, DeviceMapping, Kind, ManifestError};
 pub use reading::{Bundle, Trust, read};
 pub use writing::{Bundled, Recipients, write};
