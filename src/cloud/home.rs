@@ -86,6 +86,12 @@ impl Home {
         self.instances().join(id)
     }
 
+    /// Where machines of a subnet find each other.
+    #[must_use]
+    pub fn network(&self, subnet: &str) -> PathBuf {
+        self.root.join("networks").join(subnet)
+    }
+
     /// The directory of the locks of operations under way.
     #[must_use]
     pub fn operations(&self) -> PathBuf {

@@ -19,6 +19,7 @@ pub mod key_pair;
 mod layer;
 mod lookup;
 pub mod mapping;
+pub mod metadata;
 pub mod network;
 mod operation;
 pub mod scope;
@@ -40,6 +41,7 @@ use home::Home;
 pub use id::{Id, Kind};
 pub use image_from_instance::CreateImageRequest;
 pub use import::ImportRequest;
+pub use metadata::MetadataChange;
 pub use instance::{
     Instance, InstanceChange, Launched, MachineOptions, RunRequest, StateChange, StateReason, StopRequest,
 };

@@ -6,6 +6,7 @@ pub mod console;
 pub mod drive;
 pub mod firmware;
 mod person;
+pub mod network;
 pub mod plan;
 pub mod report;
 pub mod session;

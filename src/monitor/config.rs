@@ -15,6 +15,7 @@ use super::console::log::{KEEP_MAX, KEEP_MIN};
 use crate::disk::Format;
 use crate::launch::bdm::DeviceName;
 use crate::launch::firmware::FirmwareChoice;
+use crate::launch::network::NetworkConfig;
 use crate::launch::plan::{BootOverrides, Protocol};
 use crate::launch::start::ModeWish;
 use crate::vmm::builder::DiskInterface;
@@ -51,6 +52,12 @@ pub struct InstanceConfig {
     pub identity: InstanceIdentity,
     /// The volumes, in the order in which the guest sees them; the first is the root.
     pub volumes: Vec<VolumeConfig>,
+    /// Its network; a machine without a card where nothing is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkConfig>,
+    /// Whether the guest gets a disk with its metadata (cloud-init's NoCloud).
+    #[serde(default)]
+    pub seed_disk: bool,
     /// What is kept of the console.
     pub console_log: ConsoleLogConfig,
     /// The control socket, in a directory that only this user may enter.

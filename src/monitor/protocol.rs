@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::config::VolumeConfig;
+use crate::imds::Document;
 use crate::launch::plan::Booted;
 use crate::vmm::memory::Resident;
 
@@ -72,6 +73,16 @@ pub enum Request {
         volume: String,
         /// The bytes that it is to have.
         size: u64,
+    },
+    /// Tells the guest something else of itself from now on.
+    Metadata {
+        /// All that it is told.
+        document: Box<Document>,
+    },
+    /// Makes the connection one to a TCP port of the guest.
+    Dial {
+        /// The port.
+        port: u16,
     },
 }
 

@@ -63,5 +63,7 @@ CREATE TABLE key_pairs (
 
 -- How the instance's metadata service answers, as JSON.
 ALTER TABLE instances ADD COLUMN metadata_options TEXT NOT NULL DEFAULT '{}';
+-- The public half of its key pair: the pair itself may be deleted.
+ALTER TABLE instances ADD COLUMN public_key TEXT;
 -- Who logs in to instances of an image, where its disk says that.
 ALTER TABLE images ADD COLUMN login_user TEXT;

@@ -11,7 +11,8 @@ use super::{Instance, own, set_state, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::id::Id;
 use crate::cloud::operation::Operation;
-use crate::cloud::{Cloud, layer};
+use crate::cloud::{Cloud, layer, network};
+use crate::imds::Document;
 use crate::monitor::client::{self, Client, ClientError, Console};
 
 /// How a stop is done.
@@ -158,6 +159,8 @@ impl Cloud {
                     let why = format!("it has no volume at its root device, {root}; attach one first");
                     return Err(CloudError::State { what: id.to_string(), why });
                 }
+                // One from before there were networks gets its interface now.
+                network::attach(tx, &home, &scope, id, &instance.availability_zone)?;
                 set_state(tx, id, state::PENDING, None)?;
                 claim(tx, id, operation)?;
                 new_own_layers(tx, &home, id, operation).map(Some)
@@ -278,6 +281,15 @@ impl Cloud {
         let socket = Files::of(&self.home, id.as_str()).socket();
         let asked = Client::connect(&socket).and_then(|mut client| client.snapshot(volumes));
         asked.map_err(|error| monitor(id, &error))
+    }
+
+    /// Has the process of an instance tell its guest this of itself; nothing where none runs.
+    pub(in crate::cloud) fn ask_for_metadata(&self, id: &Id, document: Document) -> Result<(), CloudError> {
+        let socket = Files::of(&self.home, id.as_str()).socket();
+        match Client::connect(&socket).and_then(|mut client| client.tell_metadata(document)) {
+            Ok(()) | Err(ClientError::NotRunning { .. } | ClientError::Ended) => Ok(()),
+            Err(error) => Err(monitor(id, &error)),
+        }
     }
 
     fn changes(&mut self, before: &[Instance]) -> Result<Vec<StateChange>, CloudError> {

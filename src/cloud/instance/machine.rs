@@ -126,6 +126,8 @@ impl Cloud {
             pv,
             identity: InstanceIdentity { uuid: uuid_of(id), instance_type: instance.instance_type.clone() },
             volumes: self.volume_configs(db, &instance)?,
+            network: self.network_config(&instance)?,
+            seed_disk: options.seed_disk,
             console_log: ConsoleLogConfig { path: files.console(), keep: CONSOLE_KEEP },
             control_socket: files.socket(),
             alive_lock: files.alive(),

@@ -27,10 +27,13 @@ pub(super) use volumes::settle_attachments;
 
 use super::error::CloudError;
 use super::id::{Id, Kind};
+use super::network::NetworkInterface;
 use super::scope::Scope;
 use super::tag::{self, Tags};
 use super::volume::{self, Attachment};
-use super::{Cloud, lookup, time};
+use super::{Cloud, lookup, network, time};
+use crate::imds::Options;
+use crate::launch::network::BackEnd;
 
 /// States, as EC2 names them.
 pub mod state {
@@ -71,6 +74,12 @@ pub struct MachineOptions {
     pub cpus: Option<u32>,
     /// Words at the end of a PV guest's command line.
     pub append: Vec<String>,
+    /// Its network; [`BackEnd::User`], or [`BackEnd::Isolated`] where the host has no program for that, if nothing is said.
+    pub net: Option<BackEnd>,
+    /// Ports of the host that lead to the guest, as in `8080:80` or `127.0.0.1:5353:53/udp`.
+    pub forwards: Vec<String>,
+    /// Gives the guest a disk with its metadata, for images that take them from nowhere else (cloud-init's NoCloud).
+    pub seed_disk: bool,
 }
 
 /// An instance.
@@ -116,6 +125,10 @@ pub struct Instance {
     pub ramdisk_id: Option<String>,
     /// Its key pair's name.
     pub key_name: Option<String>,
+    /// Its network interface; none once it is terminated.
+    pub network_interface: Option<NetworkInterface>,
+    /// How its metadata service answers.
+    pub metadata_options: Options,
     /// `stop`, `terminate`: what it means when the guest switches itself off.
     pub instance_initiated_shutdown_behavior: String,
     /// Whether it can be terminated by a request.
@@ -149,12 +162,14 @@ impl Instance {
 
 const COLUMNS: &str = "id, reservation, launch_index, owner, image, instance_type, state, reason_code, reason, changed,
     launched, zone, architecture, virtualization_type, boot_mode, root_device_type, root_device_name, kernel, ramdisk,
-    key_name, shutdown_behavior, api_termination_disabled, api_stop_disabled, client_token, options, operation";
+    key_name, shutdown_behavior, api_termination_disabled, api_stop_disabled, client_token, options, operation,
+    metadata_options";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
     let reason: Option<String> = row.get(8)?;
     let code: Option<String> = row.get(7)?;
     let options: String = row.get(24)?;
+    let metadata: String = row.get(26)?;
     Ok(Instance {
         instance_id: row.get(0)?,
         reservation_id: row.get(1)?,
@@ -181,6 +196,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
         client_token: row.get(23)?,
         machine: serde_json::from_str(&options).unwrap_or_default(),
         operation: row.get(25)?,
+        metadata_options: serde_json::from_str(&metadata).unwrap_or_default(),
+        network_interface: None,
         block_device_mappings: Vec::new(),
         tags: Tags::new(),
     })
@@ -188,6 +205,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
 
 fn complete(db: &Connection, instance: &mut Instance) -> Result<(), CloudError> {
     instance.tags = tag::of(db, &instance.instance_id)?;
+    instance.network_interface = network::of_instance(db, &instance.instance_id)?;
     let volumes = volume::of_instance(db, &instance.instance_id)?;
     instance.block_device_mappings = volumes.into_iter().map(|(attachment, _)| attachment).collect();
     Ok(())

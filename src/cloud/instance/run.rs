@@ -9,11 +9,12 @@ use crate::cloud::id::{Id, Kind};
 use crate::cloud::image::{self, Image, RootDeviceType};
 use crate::cloud::instance_type::{self, InstanceType};
 use crate::cloud::mapping::{self, BlockDevice, Launch, Merged, Target};
+use crate::cloud::metadata::{self, MetadataChange};
 use crate::cloud::operation::Operation;
 use crate::cloud::scope::Scope;
 use crate::cloud::tag::{self, Tags};
 use crate::cloud::volume::{self, VolumeRequest};
-use crate::cloud::{Cloud, layer, snapshot, time, zone};
+use crate::cloud::{Cloud, key_pair, layer, network, snapshot, time, zone};
 
 /// Most instances of one launch, as in EC2's first quota.
 const MAX_COUNT: u32 = 100;
@@ -39,6 +40,8 @@ pub struct RunRequest {
     pub key_name: Option<String>,
     /// User data.
     pub user_data: Option<Vec<u8>>,
+    /// How their metadata services answer.
+    pub metadata: MetadataChange,
     /// `stop` or `terminate`; `stop` where not said.
     pub shutdown_behavior: Option<String>,
     /// Protected against termination by requests.
@@ -149,6 +152,10 @@ fn plan(
         root_device: &root_device,
         root_is_ebs: image.root_device_type == RootDeviceType::Ebs,
     })?;
+    let key = request.key_name.as_deref().map(|name| key_pair::find(tx, scope, name)).transpose()?;
+    let options = request.metadata.apply(metadata::defaults(image.imds_support.as_deref()))?;
+    metadata::check_tags(&options, &request.tags)?;
+    let metadata = serde_json::to_string(&options).map_err(|e| CloudError::Damaged(e.to_string()))?;
     let new_id = |kind| Id::new(kind).map_err(CloudError::host(home.root(), "cannot make an id"));
     let reservation = new_id(Kind::Reservation)?;
     let mut plan = Plan {
@@ -160,9 +167,18 @@ fn plan(
     };
     for index in 0..request.count {
         let id = new_id(Kind::Instance)?;
-        let row = NewRow { id: &id, reservation: &reservation, index, zone: &zone, root_device: &root_device };
+        let row = NewRow {
+            id: &id,
+            reservation: &reservation,
+            index,
+            zone: &zone,
+            root_device: &root_device,
+            public_key: key.as_ref().map(|pair| pair.public_key.as_str()),
+            metadata: &metadata,
+        };
         insert(tx, scope, request, &image, kind, &row, operation)?;
         tag::add(tx, &id, &request.tags)?;
+        network::attach(tx, home, scope, &id, &zone)?;
         let maker = Maker { tx, scope, home, request, image: &image, kind, zone: &zone, operation };
         maker.volumes(&id, &root_device, &merged, &mut plan)?;
         plan.instances.push(id);
@@ -237,6 +253,9 @@ struct NewRow<'a> {
     index: u32,
     zone: &'a str,
     root_device: &'a str,
+    public_key: Option<&'a str>,
+    /// As JSON.
+    metadata: &'a str,
 }
 
 fn insert(
@@ -255,9 +274,10 @@ fn insert(
     tx.execute(
         "INSERT INTO instances (id, region, owner, zone, reservation, launch_index, image, instance_type, state, launched,
              changed, architecture, virtualization_type, boot_mode, root_device_type, root_device_name, kernel, ramdisk,
-             key_name, user_data, shutdown_behavior, api_termination_disabled, options, client_token, request_hash, operation)
+             key_name, user_data, shutdown_behavior, api_termination_disabled, options, client_token, request_hash, operation,
+             public_key, metadata_options)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23, ?24, ?25)",
+             ?23, ?24, ?25, ?26, ?27)",
         params![
             row.id,
             scope.region,
@@ -283,7 +303,9 @@ fn insert(
             options,
             request.client_token,
             request.client_token.as_ref().map(|_| hash(request)),
-            operation.id()
+            operation.id(),
+            row.public_key,
+            row.metadata
         ],
     )?;
     Ok(())

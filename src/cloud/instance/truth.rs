@@ -12,7 +12,7 @@ use super::{Instance, any, set_state, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::home::Home;
 use crate::cloud::id::Id;
-use crate::cloud::{Cloud, layer, tag, time, volume};
+use crate::cloud::{Cloud, layer, network, tag, time, volume};
 use crate::monitor::client::{self, Client, ClientError, Life, Reason};
 use crate::monitor::protocol::{State, Status};
 
@@ -223,6 +223,7 @@ pub(super) fn terminated(tx: &Transaction<'_>, instance: &Instance, reason: (&st
         }
     }
     tx.execute("DELETE FROM instance_store WHERE instance = ?1", [id])?;
+    network::detach(tx, id)?;
     set_state(tx, id, state::TERMINATED, Some(reason))?;
     layer::mark_dead(tx)
 }

@@ -1,0 +1,137 @@
+//! The network of a machine: what a person asks for, what it is told, and the link made of that.
+
+use std::fmt::{self, Display};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::imds::Document;
+use crate::net::Mac;
+use crate::net::cidr::Cidr;
+
+/// What is at the other end of a machine's network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackEnd {
+    /// The outside world by way of the host, without privileges.
+    User,
+    /// Neighbours and the metadata service, and nothing outside.
+    Isolated,
+    /// A tap of the host that is there already.
+    Tap(String),
+    /// A bridge of the host.
+    Bridge(String),
+    /// The machine has no card.
+    None,
+}
+
+/// It is no back end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no network: user, isolated, tap=NAME, bridge=NAME or none")]
+pub struct NoBackEnd(pub String);
+
+/// Most bytes of an interface's name (IFNAMSIZ, less its end).
+const INTERFACE_MAX: usize = 15;
+
+impl FromStr for BackEnd {
+    type Err = NoBackEnd;
+
+    fn from_str(text: &str) -> Result<Self, NoBackEnd> {
+        let is_name = |name: &str| {
+            (1..=INTERFACE_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
+        };
+        match text.split_once('=') {
+            Some(("tap", name)) if is_name(name) => Ok(Self::Tap(name.into())),
+            Some(("bridge", name)) if is_name(name) => Ok(Self::Bridge(name.into())),
+            None if text == "user" => Ok(Self::User),
+            None if text == "isolated" => Ok(Self::Isolated),
+            None if text == "none" => Ok(Self::None),
+            _ => Err(NoBackEnd(text.into())),
+        }
+    }
+}
+
+impl Display for BackEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User => f.write_str("user"),
+            Self::Isolated => f.write_str("isolated"),
+            Self::Tap(name) => write!(f, "tap={name}"),
+            Self::Bridge(name) => write!(f, "bridge={name}"),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+impl Serialize for BackEnd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for BackEnd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A machine's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// What is at the other end of the card.
+    pub back_end: BackEnd,
+    /// Whether a host without the program for [`BackEnd::User`] will do: the machine is isolated then.
+    #[serde(default)]
+    pub outside_is_optional: bool,
+    /// The card's address.
+    #[serde(with = "mac")]
+    pub mac: Mac,
+    /// The machine's private address.
+    pub address: Ipv4Addr,
+    /// The subnet, whose second address is the gateway.
+    pub subnet: Cidr,
+    /// The VPC, whose third address is the resolver.
+    pub vpc: Cidr,
+    /// The machine's name with its domain, as in `ip-172-31-5-6.ec2.internal`.
+    pub host_name: String,
+    /// Ports of the host that lead to ports of the guest, as in `8080:80` or `127.0.0.1:5353:53/udp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forwards: Vec<String>,
+    /// The directory in which machines of the subnet find each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<PathBuf>,
+    /// What the machine is told of itself; without it there is no metadata service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Document>,
+}
+
+mod mac {
+    use super::{Deserialize, Deserializer, Mac, Serializer};
+
+    // The form is serde's.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    pub fn serialize<S: Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(mac)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_ends_are_read_as_they_are_written() {
+        for text in ["user", "isolated", "tap=tap0", "bridge=br0", "none"] {
+            assert_eq!(text.parse::<BackEnd>().unwrap().to_string(), text);
+        }
+        for text in ["", "tap", "tap=", "tap=a/b", "bridge=0123456789abcdef", "user=x", "nat", "tap=a b"] {
+            assert_eq!(text.parse::<BackEnd>(), Err(NoBackEnd(text.into())));
+        }
+    }
+}
