@@ -8,6 +8,16 @@
 //! Every frame begins with a header of [`HEADER_SIZE`] bytes, `virtio_net_hdr` with its number of buffers (virtio 1.2, section
 //! 5.1.6), which says what of checksums and segmentation is left to the receiver; [`Offloads`] says what may stand there.
 
+pub mod address;
+pub mod counters;
+mod pieces;
+mod queue;
+mod services;
+#[cfg(test)]
+mod testing;
+pub mod user;
+mod wire;
+
 use std::fmt::Display;
 use std::io;
 use std::os::fd::BorrowedFd;
