@@ -10,6 +10,14 @@
 
 pub mod address;
 pub mod cidr;
+pub mod counters;
+mod pieces;
+mod queue;
+mod services;
+#[cfg(test)]
+mod testing;
+pub mod user;
+mod wire;
 
 use std::fmt::Display;
 use std::io;

@@ -1,0 +1,115 @@
+//! The thread that runs an engine and its companions.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Companion, Engine};
+use crate::net::queue::{FrameQueue, Sign};
+
+/// How many frames the services may have before them, and how many bytes.
+const IN_MAX: (usize, usize) = (512, 1 << 20);
+/// The same of their answers.
+const OUT_MAX: (usize, usize) = (1024, 2 << 20);
+/// How many frames are taken before companions are looked after again.
+const BATCH: usize = 64;
+
+/// What others share with the thread.
+pub(in crate::net) struct Desk {
+    /// Frames of the guest.
+    pub to_services: FrameQueue,
+    /// Frames to the guest.
+    pub to_guest: FrameQueue,
+    /// What the companions wait for has changed.
+    pub changed: Sign,
+    stop: AtomicBool,
+}
+
+impl Desk {
+    pub(in crate::net) fn new() -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            to_services: FrameQueue::new(IN_MAX.0, IN_MAX.1)?,
+            to_guest: FrameQueue::new(OUT_MAX.0, OUT_MAX.1)?,
+            changed: Sign::new()?,
+            stop: AtomicBool::new(false),
+        }))
+    }
+}
+
+/// The running thread; it ends when this goes.
+pub(in crate::net) struct Attendant {
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Attendant {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// What the host said.
+    pub(in crate::net) fn start(
+        mut engine: Engine,
+        mut companions: Vec<Box<dyn Companion>>,
+        desk: Arc<Desk>,
+    ) -> io::Result<Self> {
+        let theirs = desk.clone();
+        let run = move || {
+            while !theirs.stop.load(Ordering::Acquire) {
+                // Only if the host has no memory left for it; then it is tried again.
+                if wait(&mut engine, &companions, &theirs).is_err() {
+                    std::thread::yield_now();
+                }
+                theirs.changed.take();
+                work(&mut engine, &mut companions, &theirs);
+            }
+        };
+        let thread = std::thread::Builder::new().name("net-services".into()).spawn(run)?;
+        Ok(Self { desk, thread: Some(thread) })
+    }
+}
+
+impl Drop for Attendant {
+    fn drop(&mut self) {
+        self.desk.stop.store(true, Ordering::Release);
+        self.desk.changed.give();
+        if let Some(thread) = self.thread.take() {
+            // A panic of it was told when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Waits until there is something to do.
+fn wait(engine: &mut Engine, companions: &[Box<dyn Companion>], desk: &Desk) -> io::Result<()> {
+    let now = Instant::now();
+    let due = companions.iter().filter_map(|one| one.deadline()).chain(engine.deadline(now)).min();
+    let timeout = due.and_then(|due| Timespec::try_from(due.saturating_duration_since(now)).ok());
+    let mut fds = vec![
+        PollFd::new(&desk.to_services, PollFlags::IN),
+        PollFd::from_borrowed_fd(desk.changed.as_fd(), PollFlags::IN),
+    ];
+    for companion in companions {
+        companion.wait_for(&mut fds);
+    }
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn work(engine: &mut Engine, companions: &mut [Box<dyn Companion>], desk: &Desk) {
+    for _ in 0..BATCH {
+        let Some(frame) = desk.to_services.pop() else { break };
+        engine.take(&frame, companions, Instant::now(), &desk.to_guest);
+    }
+    let now = Instant::now();
+    engine.attend(now, &desk.to_guest);
+    for companion in companions {
+        companion.attend(now, &desk.to_guest);
+    }
+}
