@@ -15,12 +15,13 @@
 //! * [`mmio`], [`pci`]: the transports: where all this is in the guest's address space, and how the driver is called;
 //! * [`worker`]: the thread that serves a queue, and the order of its steps;
 //! * [`chain`]: what a descriptor chain says, checked;
-//! * [`block`], [`rng`]: the devices.
+//! * [`block`], [`net`], [`rng`]: the devices.
 
 pub mod block;
 pub mod chain;
 pub mod interrupt;
 pub mod mmio;
+pub mod net;
 pub mod pci;
 pub mod rng;
 pub mod state;
