@@ -86,10 +86,10 @@ impl Home {
         self.instances().join(id)
     }
 
-    /// Where machines of a subnet find each other.
+    /// Where machines of a VPC find each other.
     #[must_use]
-    pub fn network(&self, subnet: &str) -> PathBuf {
-        self.root.join("networks").join(subnet)
+    pub fn network(&self, vpc: &str) -> PathBuf {
+        self.root.join("networks").join(vpc)
     }
 
     /// The directory of the locks of operations under way.

@@ -261,7 +261,7 @@ impl Cloud {
             vpc: interface.vpc_cidr,
             host_name: interface.private_dns_name.clone(),
             forwards: instance.machine.forwards.clone(),
-            neighbours: Some(self.home.network(interface.subnet_id.as_str())),
+            neighbours: Some(self.home.network(interface.vpc_id.as_str())),
             metadata: self.document(&instance.instance_id)?,
         }))
     }

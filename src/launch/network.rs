@@ -4,12 +4,19 @@ use std::fmt::{self, Display};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::imds::Document;
-use crate::net::Mac;
+use crate::imds::{Document, Service};
+use crate::net::address::{Network as Net, NoNetwork};
 use crate::net::cidr::Cidr;
+use crate::net::user::{Forward, Neighbours, NoForward, Notice, Outside, OutsideError, UserConfig, UserError, UserLink};
+use crate::net::{Mac, StreamService};
+use crate::vmm::virtio::net::NetworkConfig as Card;
+
+/// The longest IP packet of a guest, in bytes: EC2's, within a VPC.
+const MTU: u16 = 9001;
 
 /// What is at the other end of a machine's network card.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +112,107 @@ pub struct NetworkConfig {
     /// What the machine is told of itself; without it there is no metadata service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Document>,
+}
+
+/// Why a machine has no network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The metadata service.
+    #[error("the metadata service: {0}")]
+    Metadata(std::io::Error),
+    /// The default link.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A forwarding of a port.
+    #[error(transparent)]
+    Forward(#[from] NoForward),
+    /// Addresses that are none.
+    #[error("network.subnet: {0}")]
+    Subnet(#[from] NoNetwork),
+    /// Ports are forwarded by the default link only.
+    #[error("ports of the host lead to the guest only with --net user, not with --net {0}")]
+    NoForwards(BackEnd),
+}
+
+/// A machine's network, ready for its card.
+pub struct Network {
+    card: Card,
+    service: Option<Arc<Service>>,
+    forwards: Vec<Forward>,
+}
+
+impl Network {
+    /// Makes the link. Where there is no program for the world outside, and that is optional, `notice` is told.
+    ///
+    /// # Errors
+    /// [`NetworkError`]; nothing of it is left then.
+    pub fn open(config: &NetworkConfig, notice: &Notice) -> Result<Self, NetworkError> {
+        let service = config.metadata.as_ref().map(Service::new).transpose().map_err(NetworkError::Metadata)?;
+        let forwards: Vec<Forward> = config.forwards.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+        if config.back_end != BackEnd::User && !forwards.is_empty() {
+            return Err(NetworkError::NoForwards(config.back_end.clone()));
+        }
+        let outside = (config.back_end == BackEnd::User).then(|| Outside { forwards, ..Outside::default() });
+        let link = match open_user(config, outside, &service, notice) {
+            Err(NetworkError::User(UserError::Outside(missing @ OutsideError::Missing { .. })))
+                if config.outside_is_optional =>
+            {
+                notice(&format!("{missing}; the guest has no way outside now"));
+                open_user(config, None, &service, notice)?
+            }
+            opened => opened?,
+        };
+        let forwards = link.forwards().to_vec();
+        Ok(Self { card: Card { mac: config.mac, link, mtu: MTU }, service, forwards })
+    }
+
+    /// What the machine's card is made of.
+    #[must_use]
+    pub fn card(&self) -> Card {
+        self.card.clone()
+    }
+
+    /// The ports of the host that lead to the guest, as they were taken.
+    #[must_use]
+    pub fn forwards(&self) -> &[Forward] {
+        &self.forwards
+    }
+
+    /// The guest is told this of itself from now on; nothing where it has no metadata service.
+    pub fn tell(&self, document: &Document) {
+        if let Some(service) = &self.service {
+            service.reconfigure(document);
+        }
+    }
+}
+
+fn open_user(
+    config: &NetworkConfig,
+    outside: Option<Outside>,
+    service: &Option<Arc<Service>>,
+    notice: &Notice,
+) -> Result<Arc<UserLink>, NetworkError> {
+    let network = |cidr: Cidr| Net::new(cidr.first(), cidr.bits());
+    let domain = config.host_name.split_once('.').map_or("", |(_, domain)| domain);
+    let options = config.metadata.as_ref().map(|document| document.options);
+    let neighbours = config.neighbours.clone().map(|directory| {
+        Ok::<_, NetworkError>(Neighbours { directory, network: network(config.vpc)? })
+    });
+    Ok(UserLink::start(UserConfig {
+        mac: config.mac,
+        address: config.address,
+        subnet: network(config.subnet)?,
+        resolver: config.vpc.address(2).unwrap_or(config.address),
+        link_local_resolver: true,
+        host_name: config.host_name.clone(),
+        domain: domain.to_owned(),
+        mtu: MTU,
+        outside,
+        neighbours: neighbours.transpose()?,
+        imds: service.clone().map(|service| service as Arc<dyn StreamService>),
+        imds_ipv6: options.is_some_and(|options| options.ipv6),
+        notice: notice.clone(),
+    })?)
 }
 
 mod mac {

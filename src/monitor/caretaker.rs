@@ -13,9 +13,13 @@ use super::protocol::{Answer, FailureKind, Request, State};
 use super::unix_ms;
 use crate::launch::console::pump::borrow;
 use crate::launch::drive::{Attendant, End};
+use crate::launch::network::Network;
 use crate::launch::signals::EndSignals;
 use crate::vmm::running::Machine;
 use crate::vmm::volumes::Ejected;
+
+/// What is said where a network is needed.
+const NO_CARD: &str = "this machine has no network card";
 
 /// The attendant of an instance.
 pub struct Caretaker {
@@ -24,6 +28,7 @@ pub struct Caretaker {
     /// How long the guest has to switch itself off, where nobody says.
     grace: Duration,
     changes: Changes,
+    network: Option<Arc<Network>>,
     /// Called once the first machine runs.
     started: Option<Box<dyn FnOnce()>>,
     /// Who waits for the next machine.
@@ -42,6 +47,7 @@ impl Caretaker {
         signals: EndSignals,
         grace: Duration,
         changes: Changes,
+        network: Option<Arc<Network>>,
         started: Box<dyn FnOnce()>,
     ) -> Self {
         Self {
@@ -49,6 +55,7 @@ impl Caretaker {
             signals,
             grace,
             changes,
+            network,
             started: Some(started),
             resets: Vec::new(),
             has_asked_to_end: false,
@@ -133,6 +140,21 @@ impl Caretaker {
                 self.note_volumes(machine);
                 Followed::Answered(answer)
             }
+            Request::Metadata { document } => Followed::Answered(match &self.network {
+                Some(network) => {
+                    network.tell(&document);
+                    Answer::done()
+                }
+                None => Answer::failed(FailureKind::Unsupported, NO_CARD),
+            }),
+            Request::Dial { port } => Followed::Answered(match (&self.network, order.files.into_iter().next()) {
+                (None, _) => Answer::failed(FailureKind::Unsupported, NO_CARD),
+                (Some(network), Some(socket)) => match network.dial(port, socket.into()) {
+                    Ok(()) => Answer::done(),
+                    Err(e) => Answer::failed(FailureKind::Host, format!("connecting to the guest: {e}")),
+                },
+                (Some(_), None) => Answer::failed(FailureKind::BadRequest, "no socket has come"),
+            }),
             Request::Status {} | Request::AttachConsole { .. } => Followed::refused("it is answered elsewhere"),
         }
     }

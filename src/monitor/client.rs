@@ -175,6 +175,25 @@ impl Client {
         self.ask(&Request::Resize { volume: volume.into(), size }, &[]).map(drop)
     }
 
+    /// Tells the guest something else of itself from now on.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn tell_metadata(&mut self, document: Document) -> Result<(), ClientError> {
+        self.ask(&Request::Metadata { document: Box::new(document) }, &[]).map(drop)
+    }
+
+    /// A connection to a TCP port of the guest. It is closed where the guest does not take it.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn dial(&mut self, port: u16) -> Result<UnixStream, ClientError> {
+        let pair = UnixStream::pair();
+        let (near, far) = pair.map_err(|cause| ClientError::Host { path: self.path.clone(), cause })?;
+        self.ask(&Request::Dial { port }, &[far.as_fd()])?;
+        Ok(near)
+    }
+
     /// Makes the connection the console: what is read is output, at first up to `replay` bytes of what was written before;
     /// what is written is typed. It ends when the process does.
     ///

@@ -22,10 +22,12 @@ use crate::launch::console::pump::{Output, Pump};
 use crate::launch::console::say;
 use crate::launch::console::transcript::Transcript;
 use crate::launch::firmware::FirmwareOptions;
+use crate::launch::network::{Network, NetworkError};
 use crate::launch::session::{Ended, Limits, Machines, Outcome, SessionError};
 use crate::launch::signals::EndSignals;
 use crate::launch::start::{self, Request, Start, StartError};
 use crate::launch::volumes::Volumes;
+use crate::net::user::Notice;
 use crate::vmm::builder::{DiskConfig, DiskInterface};
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::timeline::{Mark, Timeline};
@@ -55,6 +57,9 @@ pub enum InstanceError {
     /// There is nothing to start.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ServerError),
@@ -176,6 +181,8 @@ fn live(
     let log = log.map_err(|cause| InstanceError::ConsoleLog { path: config.console_log.path.clone(), cause })?;
     let desk = Arc::new(Desk::new(first_status(config, &volumes, began_ms)).map_err(host("events"))?);
     *server = Some(Server::start(&config.control_socket, desk.clone())?);
+    // Its log is the process's own.
+    let network = config.network.as_ref().map(|config| Network::open(config, &notice())).transpose()?.map(Arc::new);
     let mut start = choose(config, &volumes, &timeline)?;
     let disks = volumes.into_disks();
     let mut boot = || {
@@ -206,9 +213,10 @@ fn live(
         panics,
         deadline: None,
         log: logger(),
+        network: network.as_deref().map(Network::card),
     };
     let changes = Changes::new(config.volumes.clone(), layered);
-    let mut caretaker = Caretaker::new(desk.clone(), signals, config.grace(), changes, started);
+    let mut caretaker = Caretaker::new(desk.clone(), signals, config.grace(), changes, network, started);
     let played = machines.play(first, &mut boot, &mut caretaker);
     let forced = caretaker.end();
     let shown = pump.finish().map_err(host("the console"))?;
@@ -300,6 +308,11 @@ fn logger() -> Log {
     })
 }
 
+/// Where the network tells what a person should know.
+fn notice() -> Notice {
+    Arc::new(|line: &str| say(&format!("amiboot: {line}"), false))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +334,8 @@ mod tests {
                 instance_type: "t3.micro".into(),
             },
             volumes: Vec::new(),
+            network: None,
+            seed_disk: false,
             console_log: crate::monitor::config::ConsoleLogConfig { path: path("console.log"), keep: 64 << 10 },
             control_socket: path("control.sock"),
             alive_lock: path("alive"),

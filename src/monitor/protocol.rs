@@ -79,7 +79,8 @@ pub enum Request {
         /// All that it is told.
         document: Box<Document>,
     },
-    /// Makes the connection one to a TCP port of the guest.
+    /// Connects the socket that comes with the request to a TCP port of the guest. It is closed where the guest does not take
+    /// the connection, and when that ends.
     Dial {
         /// The port.
         port: u16,
@@ -92,6 +93,7 @@ impl Request {
     pub fn files(&self) -> usize {
         match self {
             Self::Snapshot { volumes } => volumes.len().saturating_mul(2),
+            Self::Dial { .. } => 1,
             _ => 0,
         }
     }
