@@ -10,6 +10,8 @@ use super::network::NetworkInterface;
 use super::{Cloud, Id, time};
 use crate::imds::{BlockDevice, Document, Interface, Options, Placement, PublicKey, SecurityGroup, Tag, identity};
 
+/// The most pairs of queues of a card.
+const QUEUES: u16 = 8;
 /// Hops that an answer with a token may make.
 const HOPS: std::ops::RangeInclusive<u8> = 1..=64;
 
@@ -260,6 +262,7 @@ impl Cloud {
             subnet: interface.subnet_cidr,
             vpc: interface.vpc_cidr,
             host_name: interface.private_dns_name.clone(),
+            queue_pairs: u16::try_from(super::instance_type::find(&instance.instance_type)?.vcpus).unwrap_or(1).min(QUEUES),
             forwards: instance.machine.forwards.clone(),
             neighbours: Some(self.home.network(interface.vpc_id.as_str())),
             metadata: self.document(&instance.instance_id)?,

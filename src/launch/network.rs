@@ -11,12 +11,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::imds::{Document, Service};
 use crate::net::address::{Network as Net, NoNetwork};
 use crate::net::cidr::Cidr;
+use crate::net::tap::{Lease, Services, TapError, TapLink};
 use crate::net::user::{Forward, Neighbours, NoForward, Notice, Outside, OutsideError, UserConfig, UserError, UserLink};
-use crate::net::{Mac, StreamService};
+use crate::net::{Link, Mac, StreamService, bridge};
 use crate::vmm::virtio::net::NetworkConfig as Card;
 
 /// The longest IP packet of a guest, in bytes: EC2's, within a VPC.
 const MTU: u16 = 9001;
+/// The same of a guest at a tap of the host, whose other ports have that.
+const HOST_MTU: u16 = 1500;
 
 /// What is at the other end of a machine's network card.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +106,9 @@ pub struct NetworkConfig {
     pub vpc: Cidr,
     /// The machine's name with its domain, as in `ip-172-31-5-6.ec2.internal`.
     pub host_name: String,
+    /// How many pairs of queues a card at a tap has at the most.
+    #[serde(default = "one")]
+    pub queue_pairs: u16,
     /// Ports of the host that lead to ports of the guest, as in `8080:80` or `127.0.0.1:5353:53/udp`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forwards: Vec<String>,
@@ -114,6 +120,10 @@ pub struct NetworkConfig {
     pub metadata: Option<Document>,
 }
 
+fn one() -> u16 {
+    1
+}
+
 /// Why a machine has no network.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -123,6 +133,12 @@ pub enum NetworkError {
     /// The default link.
     #[error(transparent)]
     User(#[from] UserError),
+    /// A tap, or a bridge.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// What is served in front of a tap.
+    #[error("the services of the tap: {0}")]
+    Services(std::io::Error),
     /// A forwarding of a port.
     #[error(transparent)]
     Forward(#[from] NoForward),
@@ -152,18 +168,20 @@ impl Network {
         if config.back_end != BackEnd::User && !forwards.is_empty() {
             return Err(NetworkError::NoForwards(config.back_end.clone()));
         }
-        let outside = (config.back_end == BackEnd::User).then(|| Outside { forwards, ..Outside::default() });
-        let link = match open_user(config, outside, &service, notice) {
-            Err(NetworkError::User(UserError::Outside(missing @ OutsideError::Missing { .. })))
-                if config.outside_is_optional =>
-            {
-                notice(&format!("{missing}; the guest has no way outside now"));
-                open_user(config, None, &service, notice)?
-            }
-            opened => opened?,
+        let host = |tap: TapLink| -> Result<(Arc<dyn Link>, u16), NetworkError> {
+            Ok((Arc::new(in_front_of(tap, config, &service)?), HOST_MTU))
         };
-        let forwards = link.forwards().to_vec();
-        Ok(Self { card: Card { mac: config.mac, link, mtu: MTU }, service, forwards })
+        let (link, mtu): (Arc<dyn Link>, u16) = match &config.back_end {
+            BackEnd::Tap(name) => host(TapLink::open(name, config.queue_pairs)?)?,
+            BackEnd::Bridge(name) => host(bridge::open(name, config.queue_pairs)?)?,
+            BackEnd::Isolated | BackEnd::None => (open_user(config, None, &service, notice)?, MTU),
+            BackEnd::User => {
+                let link = open_outside(config, forwards, &service, notice)?;
+                let taken = link.forwards().to_vec();
+                return Ok(Self { card: Card { mac: config.mac, link, mtu: MTU }, service, forwards: taken });
+            }
+        };
+        Ok(Self { card: Card { mac: config.mac, link, mtu }, service, forwards: Vec::new() })
     }
 
     /// What the machine's card is made of.
@@ -186,6 +204,52 @@ impl Network {
     }
 }
 
+/// The metadata service, and DHCP, in front of a tap.
+fn in_front_of(tap: TapLink, config: &NetworkConfig, service: &Option<Arc<Service>>) -> Result<TapLink, NetworkError> {
+    let Some(service) = service.clone() else { return Ok(tap) };
+    let gateway = config.subnet.address(1).unwrap_or(config.address);
+    let lease = Lease {
+        address: config.address,
+        network: Net::new(config.subnet.first(), config.subnet.bits())?,
+        gateway,
+        // Whoever made the tap has it answer there, or gives the guest another resolver.
+        resolvers: vec![gateway],
+        host_name: config.host_name.clone(),
+        domain: domain(config).to_owned(),
+        mtu: HOST_MTU,
+    };
+    let ipv6 = is_ipv6(config);
+    let services = Services { mac: config.mac, metadata: service, ipv6, dhcp: Some(lease), mtu: HOST_MTU };
+    tap.with_services(services).map_err(NetworkError::Services)
+}
+
+/// The default link. Where there is no program for the world outside, and that is optional, it has none.
+fn open_outside(
+    config: &NetworkConfig,
+    forwards: Vec<Forward>,
+    service: &Option<Arc<Service>>,
+    notice: &Notice,
+) -> Result<Arc<UserLink>, NetworkError> {
+    let outside = Some(Outside { forwards, ..Outside::default() });
+    match open_user(config, outside, service, notice) {
+        Err(NetworkError::User(UserError::Outside(missing @ OutsideError::Missing { .. })))
+            if config.outside_is_optional =>
+        {
+            notice(&format!("{missing}; the guest has no way outside now"));
+            open_user(config, None, service, notice)
+        }
+        opened => opened,
+    }
+}
+
+fn domain(config: &NetworkConfig) -> &str {
+    config.host_name.split_once('.').map_or("", |(_, domain)| domain)
+}
+
+fn is_ipv6(config: &NetworkConfig) -> bool {
+    config.metadata.as_ref().is_some_and(|document| document.options.ipv6)
+}
+
 fn open_user(
     config: &NetworkConfig,
     outside: Option<Outside>,
@@ -193,8 +257,6 @@ fn open_user(
     notice: &Notice,
 ) -> Result<Arc<UserLink>, NetworkError> {
     let network = |cidr: Cidr| Net::new(cidr.first(), cidr.bits());
-    let domain = config.host_name.split_once('.').map_or("", |(_, domain)| domain);
-    let options = config.metadata.as_ref().map(|document| document.options);
     let neighbours = config.neighbours.clone().map(|directory| {
         Ok::<_, NetworkError>(Neighbours { directory, network: network(config.vpc)? })
     });
@@ -205,12 +267,12 @@ fn open_user(
         resolver: config.vpc.address(2).unwrap_or(config.address),
         link_local_resolver: true,
         host_name: config.host_name.clone(),
-        domain: domain.to_owned(),
+        domain: domain(config).to_owned(),
         mtu: MTU,
         outside,
         neighbours: neighbours.transpose()?,
         imds: service.clone().map(|service| service as Arc<dyn StreamService>),
-        imds_ipv6: options.is_some_and(|options| options.ipv6),
+        imds_ipv6: is_ipv6(config),
         notice: notice.clone(),
     })?)
 }

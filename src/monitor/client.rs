@@ -1,7 +1,7 @@
 //! Talking to an instance's process: for those who start, ask and stop it.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ use super::config::VolumeConfig;
 use super::control::socket;
 use super::detach::Report;
 pub use super::exit::{Exit, ExitFileError, Reason};
+use crate::imds::Document;
 use super::protocol::{Answer, Failure, Request, Status};
 
 /// The longest answer, in bytes.

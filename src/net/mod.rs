@@ -9,11 +9,14 @@
 //! 5.1.6), which says what of checksums and segmentation is left to the receiver; [`Offloads`] says what may stand there.
 
 pub mod address;
+pub mod bridge;
 pub mod cidr;
 pub mod counters;
+mod offload;
 mod pieces;
 mod queue;
 mod services;
+pub mod tap;
 #[cfg(test)]
 mod testing;
 pub mod user;

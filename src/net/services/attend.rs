@@ -28,6 +28,7 @@ pub(in crate::net) struct Desk {
     /// What the companions wait for has changed.
     pub changed: Sign,
     stop: AtomicBool,
+    anew: AtomicBool,
 }
 
 impl Desk {
@@ -37,7 +38,16 @@ impl Desk {
             to_guest: FrameQueue::new(OUT_MAX.0, OUT_MAX.1)?,
             changed: Sign::new()?,
             stop: AtomicBool::new(false),
+            anew: AtomicBool::new(false),
         }))
+    }
+
+    /// Another guest begins, or the same one anew: what was under way is forgotten before anything of it is taken.
+    pub(in crate::net) fn begin_anew(&self) {
+        self.to_services.clear();
+        self.anew.store(true, Ordering::Release);
+        self.changed.give();
+        self.to_guest.clear();
     }
 }
 
@@ -104,7 +114,11 @@ fn wait(engine: &mut Engine, companions: &[Box<dyn Companion>], desk: &Desk) -> 
 
 fn work(engine: &mut Engine, companions: &mut [Box<dyn Companion>], desk: &Desk) {
     for _ in 0..BATCH {
-        let Some(frame) = desk.to_services.pop() else { break };
+        let frame = desk.to_services.pop();
+        if desk.anew.swap(false, Ordering::AcqRel) {
+            engine.forget();
+        }
+        let Some(frame) = frame else { break };
         engine.take(&frame, companions, Instant::now(), &desk.to_guest);
     }
     let now = Instant::now();

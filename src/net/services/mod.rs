@@ -11,6 +11,8 @@ pub(super) mod attend;
 mod budget;
 pub(super) mod dhcp;
 mod streams;
+#[cfg(test)]
+pub(super) mod testing;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -100,6 +102,11 @@ impl Engine {
     pub(super) fn attend(&mut self, now: Instant, out: &FrameQueue) {
         self.streams.attend(now);
         self.send_streams(out);
+    }
+
+    /// Forgets all connections, without a word to the guest.
+    pub(super) fn forget(&mut self) {
+        self.streams.forget();
     }
 
     /// Takes one frame of the guest.

@@ -133,6 +133,14 @@ impl Streams {
         self.sockets.remove(one.socket);
     }
 
+    /// Removes all connections.
+    pub(super) fn forget(&mut self) {
+        while !self.connections.is_empty() {
+            self.remove(0);
+        }
+        self.device = PacketDevice::new(self.device.mtu());
+    }
+
     /// The connection that stood still for the longest, of those in one of these states.
     fn oldest(&self, is: impl Fn(State) -> bool) -> Option<usize> {
         let of_these = self.connections.iter().enumerate();

@@ -222,8 +222,7 @@ impl Link for UserLink {
         if pairs != 1 {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "this link has one pair of queues"));
         }
-        // Answers to who was there before.
-        self.shared.desk.to_guest.clear();
+        self.shared.desk.begin_anew();
         Ok(vec![Port {
             sender: Box::new(UserSender::new(self.shared.clone())),
             receiver: Box::new(UserReceiver::new(self.shared.clone())),

@@ -16,6 +16,11 @@ impl PacketDevice {
     pub(super) fn new(mtu: u16) -> Self {
         Self { incoming: None, outgoing: Vec::new(), mtu }
     }
+
+    /// The longest packet, in bytes.
+    pub(super) fn mtu(&self) -> u16 {
+        self.mtu
+    }
 }
 
 impl Device for PacketDevice {
