@@ -1,0 +1,160 @@
+//! A network card under a tiny guest, with this machine's KVM: frames go out and come in, and the guest sees its link.
+
+mod support;
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use amiboot::disk::{self, HostCache};
+use amiboot::net::{Link, Offloads, Port, Receiver, Sender};
+use amiboot::vmm::boot::{BootSource, KernelImage, Segment};
+use amiboot::vmm::builder::{self, Boot, DiskConfig, NetworkConfig, Parts};
+use amiboot::vmm::config::MachineConfig;
+use amiboot::vmm::console::ConsoleBuffer;
+use amiboot::vmm::smbios::Identity;
+use amiboot::vmm::stop::StopReason;
+use amiboot::vmm::timeline::Timeline;
+use rustix::event::{EventfdFlags, eventfd};
+use support::{PATIENCE, World};
+use vm_memory::VolatileSlice;
+
+/// A link that sends every frame back.
+struct Echo;
+
+struct Loop {
+    frames: Mutex<VecDeque<Vec<u8>>>,
+    event: OwnedFd,
+}
+
+struct End(Arc<Loop>);
+
+impl Link for Echo {
+    fn queue_pairs(&self) -> u16 {
+        1
+    }
+    fn takes(&self) -> Offloads {
+        Offloads::default()
+    }
+    fn gives(&self) -> Offloads {
+        Offloads::default()
+    }
+    fn agree(&self, _: Offloads) -> io::Result<()> {
+        Ok(())
+    }
+    fn open(&self, _: u16) -> io::Result<Vec<Port>> {
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let ends = Arc::new(Loop { frames: Mutex::default(), event });
+        Ok(vec![Port { sender: Box::new(End(ends.clone())), receiver: Box::new(End(ends)) }])
+    }
+}
+
+impl Sender for End {
+    fn send(&mut self, frame: &[VolatileSlice<'_>]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for piece in frame {
+            let at = bytes.len();
+            bytes.resize(at + piece.len(), 0);
+            piece.copy_to(&mut bytes[at..]);
+        }
+        self.0.frames.lock().unwrap().push_back(bytes);
+        rustix::io::write(&self.0.event, &1_u64.to_ne_bytes())?;
+        Ok(())
+    }
+}
+
+impl Receiver for End {
+    fn receive(&mut self, frame: &[VolatileSlice<'_>]) -> io::Result<Option<usize>> {
+        let mut frames = self.0.frames.lock().unwrap();
+        let Some(bytes) = frames.pop_front() else {
+            let _ = rustix::io::read(&self.0.event, &mut [0; 8]);
+            return Ok(None);
+        };
+        let mut rest = &bytes[..];
+        for piece in frame {
+            let (now, later) = rest.split_at(rest.len().min(piece.len()));
+            piece.copy_from(now);
+            rest = later;
+        }
+        Ok(Some(bytes.len() - rest.len()))
+    }
+
+    fn readable(&self) -> BorrowedFd<'_> {
+        self.0.event.as_fd()
+    }
+}
+
+/// A tiny guest's ELF, of 32 bits.
+fn boot_source(path: &Path) -> BootSource {
+    let bytes = fs::read(path).unwrap();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let half = |at: usize| usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()));
+    let headers = (0..half(44)).map(|index| usize::try_from(word(28)).unwrap() + index * half(42));
+    let segment = |at: usize| Segment {
+        file_offset: word(at + 4).into(),
+        file_size: word(at + 16).into(),
+        addr: word(at + 12).into(),
+        memory_size: word(at + 20).into(),
+    };
+    let segments = headers.filter(|&at| word(at) == 1).map(segment).collect();
+    let entry = word(24);
+    BootSource {
+        kernel: File::open(path).unwrap(),
+        image: KernelImage::Elf { is_64_bit: false, segments, entry: entry.into(), pvh_entry: Some(entry) },
+        initrd: None,
+        cmdline: String::new(),
+        cmdline_limit: 2047,
+        takes_mmio_devices: false,
+    }
+}
+
+#[test]
+fn a_guest_gets_its_frame_back_and_sees_its_link_go_down() {
+    let world = World::new();
+    let source = boot_source(&world.guest("net"));
+    let timeline = Arc::new(Timeline::from_process_start());
+    let console = Arc::new(ConsoleBuffer::new(timeline.clone()));
+    let shown = Arc::new(Mutex::new(String::new()));
+    let (from, to) = (console.clone(), shown.clone());
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        while from.take(&mut bytes, || {}) {
+            to.lock().unwrap().push_str(&String::from_utf8_lossy(&std::mem::take(&mut bytes)));
+        }
+    });
+    let kvm = kvm_ioctls::Kvm::new().expect("these tests need /dev/kvm");
+    let disk = disk::blank(1 << 20, &std::env::temp_dir(), HostCache::Used).unwrap();
+    let disks = vec![DiskConfig { disk, serial: "vol-0".into(), device: "/dev/sda1".into(), ephemeral: None }];
+    let network = Some(NetworkConfig { mac: "0a:00:00:00:00:01".parse().unwrap(), link: Arc::new(Echo), mtu: 1500 });
+    let boot = Boot::Kernel { source, identity: Identity::random("t3.micro").unwrap() };
+    let parts = Parts { kvm: &kvm, boot, disks, network, console, timeline, log: Arc::new(|_: &str| {}) };
+    let machine = builder::build(MachineConfig { memory: 32 << 20, cpus: 1 }, parts).unwrap();
+    let began = Instant::now();
+    let wait_for = |wanted: &str| {
+        while !shown.lock().unwrap().contains(wanted) {
+            assert!(began.elapsed() < PATIENCE, "no {wanted:?} in {:?}", shown.lock().unwrap());
+            thread::yield_now();
+        }
+    };
+    wait_for("a frame there and back again\r\n");
+    let card = machine.network().unwrap();
+    assert!(card.is_up());
+    let counters = || [&card.counters().sent_frames, &card.counters().received_bytes].map(|c| c.load(Ordering::SeqCst));
+    while counters() != [1, 60] {
+        assert!(began.elapsed() < PATIENCE, "{:?}", counters());
+        thread::yield_now();
+    }
+    card.set_link(false);
+    wait_for("down\r\n");
+    while machine.stopper().reason().is_none() {
+        assert!(began.elapsed() < PATIENCE, "it does not switch itself off");
+        thread::yield_now();
+    }
+    assert_eq!(machine.end().reason, StopReason::PowerOff);
+}
