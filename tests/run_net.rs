@@ -1,4 +1,4 @@
-//! A network card under a tiny guest, with this machine's KVM: frames go out and come in, and the guest sees its link.
+//! A network card under tiny guests, with this machine's KVM: frames go out and come in, and the guest sees its link.
 
 mod support;
 
@@ -13,11 +13,13 @@ use std::thread;
 use std::time::Instant;
 
 use amiboot::disk::{self, HostCache};
+use amiboot::launch::firmware::{self, FirmwareChoice, FirmwareOptions};
 use amiboot::net::{Link, Offloads, Port, Receiver, Sender};
 use amiboot::vmm::boot::{BootSource, KernelImage, Segment};
-use amiboot::vmm::builder::{self, Boot, DiskConfig, NetworkConfig, Parts};
+use amiboot::vmm::builder::{self, Boot, DiskConfig, DiskInterface, NetworkConfig, Parts};
 use amiboot::vmm::config::MachineConfig;
 use amiboot::vmm::console::ConsoleBuffer;
+use amiboot::vmm::running::Machine;
 use amiboot::vmm::smbios::Identity;
 use amiboot::vmm::stop::StopReason;
 use amiboot::vmm::timeline::Timeline;
@@ -114,47 +116,85 @@ fn boot_source(path: &Path) -> BootSource {
     }
 }
 
+/// A machine with a card, and what it has shown.
+struct Bench {
+    machine: Machine,
+    shown: Arc<Mutex<String>>,
+    began: Instant,
+}
+
+impl Bench {
+    fn start(boot: Boot) -> Self {
+        let timeline = Arc::new(Timeline::from_process_start());
+        let console = Arc::new(ConsoleBuffer::new(timeline.clone()));
+        let shown = Arc::new(Mutex::new(String::new()));
+        let (from, to) = (console.clone(), shown.clone());
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            while from.take(&mut bytes, || {}) {
+                to.lock().unwrap().push_str(&String::from_utf8_lossy(&std::mem::take(&mut bytes)));
+            }
+        });
+        let kvm = kvm_ioctls::Kvm::new().expect("these tests need /dev/kvm");
+        let disk = disk::blank(1 << 20, &std::env::temp_dir(), HostCache::Used).unwrap();
+        let disks = vec![DiskConfig { disk, serial: "vol-0".into(), device: "/dev/sda1".into(), ephemeral: None }];
+        let mac = "0a:00:00:00:00:01".parse().unwrap();
+        let network = Some(NetworkConfig { mac, link: Arc::new(Echo), mtu: 1500 });
+        let parts = Parts { kvm: &kvm, boot, disks, network, console, timeline, log: Arc::new(|_: &str| {}) };
+        let machine = builder::build(MachineConfig { memory: 32 << 20, cpus: 1 }, parts).unwrap();
+        Self { machine, shown, began: Instant::now() }
+    }
+
+    #[track_caller]
+    fn wait(&self, is: impl Fn() -> bool) {
+        while !is() {
+            assert!(self.began.elapsed() < PATIENCE, "it has shown {:?}", self.shown.lock().unwrap());
+            thread::yield_now();
+        }
+    }
+
+    #[track_caller]
+    fn shows(&self, wanted: &str) {
+        self.wait(|| self.shown.lock().unwrap().contains(wanted));
+    }
+
+    /// Waits until the guest switches itself off.
+    #[track_caller]
+    fn end(self) {
+        self.wait(|| self.machine.stopper().reason().is_some());
+        assert_eq!(self.machine.end().reason, StopReason::PowerOff);
+    }
+}
+
 #[test]
 fn a_guest_gets_its_frame_back_and_sees_its_link_go_down() {
     let world = World::new();
     let source = boot_source(&world.guest("net"));
-    let timeline = Arc::new(Timeline::from_process_start());
-    let console = Arc::new(ConsoleBuffer::new(timeline.clone()));
-    let shown = Arc::new(Mutex::new(String::new()));
-    let (from, to) = (console.clone(), shown.clone());
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        while from.take(&mut bytes, || {}) {
-            to.lock().unwrap().push_str(&String::from_utf8_lossy(&std::mem::take(&mut bytes)));
-        }
-    });
-    let kvm = kvm_ioctls::Kvm::new().expect("these tests need /dev/kvm");
-    let disk = disk::blank(1 << 20, &std::env::temp_dir(), HostCache::Used).unwrap();
-    let disks = vec![DiskConfig { disk, serial: "vol-0".into(), device: "/dev/sda1".into(), ephemeral: None }];
-    let network = Some(NetworkConfig { mac: "0a:00:00:00:00:01".parse().unwrap(), link: Arc::new(Echo), mtu: 1500 });
-    let boot = Boot::Kernel { source, identity: Identity::random("t3.micro").unwrap() };
-    let parts = Parts { kvm: &kvm, boot, disks, network, console, timeline, log: Arc::new(|_: &str| {}) };
-    let machine = builder::build(MachineConfig { memory: 32 << 20, cpus: 1 }, parts).unwrap();
-    let began = Instant::now();
-    let wait_for = |wanted: &str| {
-        while !shown.lock().unwrap().contains(wanted) {
-            assert!(began.elapsed() < PATIENCE, "no {wanted:?} in {:?}", shown.lock().unwrap());
-            thread::yield_now();
-        }
-    };
-    wait_for("a frame there and back again\r\n");
-    let card = machine.network().unwrap();
+    let bench = Bench::start(Boot::Kernel { source, identity: Identity::random("t3.micro").unwrap() });
+    bench.shows("a frame there and back again\r\n");
+    let card = bench.machine.network().unwrap();
     assert!(card.is_up());
-    let counters = || [&card.counters().sent_frames, &card.counters().received_bytes].map(|c| c.load(Ordering::SeqCst));
-    while counters() != [1, 60] {
-        assert!(began.elapsed() < PATIENCE, "{:?}", counters());
-        thread::yield_now();
-    }
+    let counters = card.counters();
+    bench.wait(|| counters.sent_frames.load(Ordering::SeqCst) == 1);
+    bench.wait(|| counters.received_bytes.load(Ordering::SeqCst) == 60);
     card.set_link(false);
-    wait_for("down\r\n");
-    while machine.stopper().reason().is_none() {
-        assert!(began.elapsed() < PATIENCE, "it does not switch itself off");
-        thread::yield_now();
+    bench.shows("down\r\n");
+    bench.end();
+}
+
+#[test]
+fn a_guest_with_firmware_has_a_card_that_nobody_boots_by() {
+    let world = World::new();
+    let rom = world.firmware("rom/net", "net.rom");
+    let identity = Identity::random("t3.micro").unwrap();
+    let options = FirmwareOptions { interface: DiskInterface::Virtio, variables: None, log: None, identity };
+    let firmware = firmware::open(&FirmwareChoice::File(rom), &options).unwrap().firmware;
+    let bench = Bench::start(Boot::Firmware(firmware));
+    bench.shows("id=10411af4\r\nclass=02000001\r\nrom=00000000\r\n");
+    let card = bench.machine.network().unwrap();
+    for up in [false, false, true] {
+        card.set_link(up);
+        assert_eq!(card.is_up(), up);
     }
-    assert_eq!(machine.end().reason, StopReason::PowerOff);
+    bench.end();
 }
