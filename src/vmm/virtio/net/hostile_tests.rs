@@ -19,7 +19,6 @@ use crate::net::{HEADER_SIZE, LARGE_FRAME_MAX};
 use crate::vmm::memory::GuestMemory;
 
 const SIZE: u16 = 16;
-const LARGE: u64 = 1 << 1 | 1 << 7;
 
 /// An address that is likely to be trouble. With no [`length`] does a buffer end in the island, which only [`canary`] names.
 fn address() -> impl Strategy<Value = u64> {

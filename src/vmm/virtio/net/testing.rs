@@ -354,3 +354,15 @@ pub const NOT_ANSWERED: u8 = 0xee;
 pub fn pairs(count: u16) -> Vec<u8> {
     [&[4, 0], &count.to_le_bytes()[..]].concat()
 }
+
+pub const PLAIN: Offloads = Offloads { checksum: false, tso4: false, tso6: false, ecn: false };
+/// TCP over IPv4 to the guest in large frames.
+pub const LARGE: u64 = 1 << 1 | 1 << 7;
+
+pub fn frame(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|at| seed.wrapping_add(u8::try_from(at * 7 % 256).unwrap())).collect()
+}
+
+pub fn counter(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::SeqCst)
+}
