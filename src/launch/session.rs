@@ -18,7 +18,7 @@ use super::stdin::Stdin;
 use crate::disk::Disk;
 use crate::host::kvm::HostKvm;
 use crate::host::panics;
-use crate::vmm::builder::{self, Boot, BuildError, DiskConfig, Parts};
+use crate::vmm::builder::{self, Boot, BuildError, DiskConfig, NetworkConfig, Parts};
 use crate::vmm::config::MachineConfig;
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::memory::Resident;
@@ -133,8 +133,19 @@ pub fn run(
     let transcript = Transcript::new(limits.until.clone()).until_timer(limits.until_timer);
     let pump = Pump::start(console.clone(), transcript, sink, timeline.clone()).map_err(host("the console"))?;
     let log = logger(terminal.is_some());
-    let machines =
-        Machines { kvm, size: machine, disks, limits, timeline, console: &console, pump: &pump, panics, deadline, log };
+    let machines = Machines {
+        kvm,
+        size: machine,
+        disks,
+        network: None,
+        limits,
+        timeline,
+        console: &console,
+        pump: &pump,
+        panics,
+        deadline,
+        log,
+    };
     let mut person = Person {
         stdin: Stdin::new(terminal.is_some()),
         signals,
@@ -159,6 +170,8 @@ pub struct Machines<'a> {
     pub size: MachineConfig,
     /// The first one's disks; each later one has those that the one before had last.
     pub disks: Vec<DiskConfig>,
+    /// Each one's network card, if they have any; its link is opened anew by each.
+    pub network: Option<NetworkConfig>,
     /// What ends them.
     pub limits: &'a Limits,
     /// Where instants are recorded.
@@ -223,6 +236,7 @@ impl Machines<'_> {
             kvm: &self.kvm.kvm,
             boot,
             disks: self.disks.clone(),
+            network: self.network.clone(),
             console: self.console.clone(),
             timeline: self.timeline.clone(),
             log: self.log.clone(),

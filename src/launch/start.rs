@@ -17,6 +17,7 @@ use crate::host::firmware::FirmwareKind;
 use crate::image::{self, FirmwareModes};
 use crate::vmm::boot::BootSource;
 use crate::vmm::builder::{Boot, Firmware};
+use crate::vmm::smbios::Identity;
 use crate::vmm::timeline::{Mark, Timeline};
 
 /// Which kind of guest the person asks for.
@@ -131,6 +132,8 @@ pub enum Start {
         planner: Box<Planner>,
         /// What it has found already.
         first: Option<Box<BootSource>>,
+        /// Who the guest is told that it is.
+        identity: Identity,
     },
     /// Firmware.
     Hvm {
@@ -147,16 +150,20 @@ impl Start {
     /// # Errors
     /// [`StartError`], which names the disk or the option, and the mend.
     pub fn choose(request: &Request<'_>) -> Result<Self, StartError> {
+        let identity = || request.options.identity.clone();
         let path = request.volumes.root().path;
         let root = Path::new(&path);
         let pv = match request.kind {
             Kind::Hvm => None,
-            Kind::Pv => return Ok(Self::Pv { planner: Box::new(planner(request)?), first: None }),
+            Kind::Pv => {
+                return Ok(Self::Pv { planner: Box::new(planner(request)?), first: None, identity: identity() });
+            }
             Kind::ByDisk => {
                 let mut planner = planner(request)?;
                 match planner.next_start() {
                     Ok(source) => {
-                        return Ok(Self::Pv { planner: Box::new(planner), first: Some(Box::new(source)) });
+                        let first = Some(Box::new(source));
+                        return Ok(Self::Pv { planner: Box::new(planner), first, identity: identity() });
                     }
                     Err(error) if error.is_of_image() => Some(error),
                     Err(error) => return Err(error.into()),
@@ -194,10 +201,10 @@ impl Start {
     /// [`PlanError`] where the guest has left no kernel.
     pub fn next_boot(&mut self) -> Result<Boot, PlanError> {
         match self {
-            Self::Pv { planner, first } => match first.take() {
-                Some(source) => Ok(Boot::Kernel(*source)),
-                None => planner.next_start().map(Boot::Kernel),
-            },
+            Self::Pv { planner, first, identity } => {
+                let source = first.take().map_or_else(|| planner.next_start(), |source| Ok(*source))?;
+                Ok(Boot::Kernel { source, identity: identity.clone() })
+            }
             Self::Hvm { firmware, .. } => Ok(Boot::Firmware(Firmware::clone(firmware))),
         }
     }

@@ -206,6 +206,7 @@ fn live(
         kvm: &kvm,
         size: config.size(),
         disks,
+        network: None,
         limits: &limits,
         timeline: &timeline,
         console: &console,

@@ -11,7 +11,45 @@ use super::devices::serial::SerialPort;
 use super::memory::{GuestMemory, Ranges, Resident};
 use super::stop::{StopReason, Stopper};
 use super::vcpu::VcpuThread;
+use super::virtio::net::NetCounters;
+use super::virtio::net::carrier::Carrier;
 use super::volumes::{DiskConfig, Ejected, Ejections, PlugError, Volumes};
+
+/// What can be done to a network card from outside.
+pub struct NetworkCard {
+    carrier: Arc<Carrier>,
+    counters: Arc<NetCounters>,
+    changed: Box<dyn Fn() + Send + Sync>,
+}
+
+impl NetworkCard {
+    /// `changed` calls the driver because of its configuration.
+    pub(super) fn new(
+        (carrier, counters): (Arc<Carrier>, Arc<NetCounters>),
+        changed: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self { carrier, counters, changed }
+    }
+
+    /// Plugs the cable in or pulls it; the guest is told where that changes anything.
+    pub fn set_link(&self, up: bool) {
+        if self.carrier.set(up) {
+            (self.changed)();
+        }
+    }
+
+    /// Whether the guest sees the link up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.carrier.is_up()
+    }
+
+    /// What the card has done.
+    #[must_use]
+    pub fn counters(&self) -> &NetCounters {
+        &self.counters
+    }
+}
 
 /// The parts of a machine that runs.
 pub(super) struct Running {
@@ -26,6 +64,7 @@ pub(super) struct Running {
     pub(super) input_taken: EventFd,
     pub(super) power_button: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
     pub(super) volumes: Arc<dyn Volumes>,
+    pub(super) network: Option<NetworkCard>,
     /// Each brings some devices to rest: nothing is in flight when it returns.
     pub(super) quiet: Vec<Box<dyn Fn() + Send>>,
 }
@@ -143,6 +182,12 @@ impl Machine {
     #[must_use]
     pub fn ejections(&self) -> &Ejections {
         self.0.volumes.ejections()
+    }
+
+    /// Its network card, if it has one.
+    #[must_use]
+    pub fn network(&self) -> Option<&NetworkCard> {
+        self.0.network.as_ref()
     }
 
     /// Ends it: no instruction of the guest is executed and no request is in flight when this returns.

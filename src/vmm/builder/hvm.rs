@@ -35,7 +35,7 @@ use crate::vmm::pci::chipset::{self, HostBridge, IsaBridge};
 use crate::vmm::pci::hotplug::{self, HotplugPorts, SlotEvents};
 use crate::vmm::pci::intx::SharedLine;
 use crate::vmm::pci::ports::{CONFIG_PORTS, CONFIG_PORTS_LEN, ConfigPorts};
-use crate::vmm::running::{Machine, Running};
+use crate::vmm::running::{Machine, NetworkCard, Running};
 use crate::vmm::stop::{StopReason, Stopper};
 use crate::vmm::timeline::{Mark, Timeline};
 use crate::vmm::vcpu::{Shared, kernel_sign};
@@ -95,6 +95,14 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
     }
     let entropy = volumes.functions().virtio(hvm::ENTROPY.device(), Box::new(Rng::new()));
     bus.add(hvm::ENTROPY, Arc::new(entropy.map_err(|cause| BuildError::Event { what: "entropy device", cause })?))?;
+    let mut network = None;
+    if let Some(card) = parts.network_card() {
+        let handle = (card.carrier(), card.counters());
+        let function = volumes.functions().virtio(hvm::NETWORK.device(), Box::new(card));
+        let function = Arc::new(function.map_err(|cause| BuildError::Event { what: "network card", cause })?);
+        bus.add(hvm::NETWORK, function.clone())?;
+        network = Some(NetworkCard::new(handle, Box::new(move || function.config_changed())));
+    }
     let mut mmio = Bus::default();
     rom::add_variables(&vm, &mut mmio, &firmware, parts.log.clone())?;
     bus.claim(&mut mmio, &mut ports.bus)?;
@@ -123,6 +131,7 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
             Ok(())
         }),
         volumes,
+        network,
         quiet,
     };
     Ok(Machine::new(running, &parts.console))

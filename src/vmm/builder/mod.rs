@@ -28,6 +28,8 @@ use super::stop::StopReason;
 use super::timeline::Timeline;
 use super::vcpu::cpuid::CpuidTemplate;
 use super::vcpu::{Shared, VcpuError, VcpuThread};
+use super::virtio::net::Net;
+pub use super::virtio::net::NetworkConfig;
 use super::virtio::{ActivateError, Log};
 use super::volumes::PlugError;
 pub use super::volumes::{DiskConfig, functions::DiskInterface};
@@ -35,7 +37,12 @@ pub use super::volumes::{DiskConfig, functions::DiskInterface};
 /// What a machine starts with.
 pub enum Boot {
     /// A kernel: the machine is paravirtual.
-    Kernel(BootSource),
+    Kernel {
+        /// The kernel, and what it is told.
+        source: BootSource,
+        /// Who the instance is.
+        identity: Identity,
+    },
     /// Firmware, which finds a boot loader on the first disk: a whole PC.
     Firmware(Firmware),
 }
@@ -63,6 +70,8 @@ pub struct Parts<'a> {
     pub boot: Boot,
     /// Disks, in the order in which the guest sees them.
     pub disks: Vec<DiskConfig>,
+    /// Its network card, if it has one.
+    pub network: Option<NetworkConfig>,
     /// Where console output goes.
     pub console: Arc<ConsoleBuffer>,
     /// Where instants are recorded.
@@ -99,6 +108,9 @@ pub enum BuildError {
     /// The kernel.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// Names of an instance that no table has room for.
+    #[error("the instance's type and id need {0} bytes in its SMBIOS tables, which have {max}; choose shorter names", max = super::machine::pv::SMBIOS_TABLES_MAX)]
+    IdentityTooLarge(usize),
     /// A processor.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
@@ -133,10 +145,10 @@ pub fn build(config: MachineConfig, parts: Parts<'_>) -> Result<Machine, BuildEr
     let kvm_max = u32::try_from(parts.kvm.get_max_vcpus()).unwrap_or(u32::MAX);
     config.check(crate::host::memory::HostMemory::read(), kvm_max)?;
     let cpus = u8::try_from(config.cpus).map_err(|_| ConfigError::TooManyCpus { asked: config.cpus, max: kvm_max })?;
-    let Parts { kvm, boot, disks, console, timeline, log } = parts;
-    let common = Common { kvm, memory: config.memory, cpus, disks, console, timeline, log };
+    let Parts { kvm, boot, disks, network, console, timeline, log } = parts;
+    let common = Common { kvm, memory: config.memory, cpus, disks, network, console, timeline, log };
     match boot {
-        Boot::Kernel(source) => pv::build(&common, source),
+        Boot::Kernel { source, identity } => pv::build(&common, source, &identity),
         Boot::Firmware(firmware) => hvm::build(&common, firmware),
     }
 }
@@ -148,9 +160,17 @@ struct Common<'a> {
     memory: u64,
     cpus: u8,
     disks: Vec<DiskConfig>,
+    network: Option<NetworkConfig>,
     console: Arc<ConsoleBuffer>,
     timeline: Arc<Timeline>,
     log: Log,
+}
+
+impl Common<'_> {
+    /// The network card, if there is to be one. It has no more pairs of queues than there are processors: Linux uses no more.
+    fn network_card(&self) -> Option<Net> {
+        self.network.as_ref().map(|config| Net::new(config, self.cpus.into(), self.log.clone()))
+    }
 }
 
 fn event(what: &'static str) -> Result<EventFd, BuildError> {

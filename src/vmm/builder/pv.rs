@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kvm_ioctls::{IoEventAddress, VmFd};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Address, Bytes, GuestAddress};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{
@@ -22,7 +22,8 @@ use crate::vmm::devices::serial::SerialPort;
 use crate::vmm::huge_pages;
 use crate::vmm::machine::{pv, pv_acpi};
 use crate::vmm::memory::{self, GuestMemory, MemoryError};
-use crate::vmm::running::{Machine, Running};
+use crate::vmm::running::{Machine, NetworkCard, Running};
+use crate::vmm::smbios::{Hardware, Identity, Tables};
 use crate::vmm::stop::Stopper;
 use crate::vmm::timeline::{Mark, Timeline};
 use crate::vmm::vcpu::{Shared, registers};
@@ -32,7 +33,11 @@ use crate::vmm::virtio::mmio::{self, MmioTransport};
 use crate::vmm::virtio::rng::Rng;
 use crate::vmm::volumes::fixed::{FixedVolumes, Resized};
 
-pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<Machine, BuildError> {
+pub(super) fn build(
+    parts: &Common<'_>,
+    mut boot_source: BootSource,
+    identity: &Identity,
+) -> Result<Machine, BuildError> {
     MachineConfig::check_disks(parts.disks.len(), pv::VOLUMES_MAX)?;
     let cpus = parts.cpus;
 
@@ -43,8 +48,9 @@ pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<M
     let guest_memory = memory::allocate(&pv::memory_ranges(parts.memory))?;
     give_memory(&vm, &guest_memory, 0, 0)?;
     create_irq_chip(&vm)?;
-    let virtio_devices = parts.disks.len() + 1;
+    let virtio_devices = parts.disks.len() + 1 + usize::from(parts.network.is_some());
     write_tables(&guest_memory, cpus, virtio_devices)?;
+    write_identity(&guest_memory, parts.memory, cpus, identity)?;
     announce_on_cmdline(&mut boot_source, virtio_devices);
     let entry = boot::load(&guest_memory, parts.memory, &boot_source, pv::ACPI_TABLES)?;
     parts.timeline.mark(Mark::MemoryReady);
@@ -59,6 +65,12 @@ pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<M
         devices.add_virtio(Box::new(Block::new(disk.disk.clone(), &disk.serial, 1, parts.log.clone())))?;
     }
     devices.add_virtio(Box::new(Rng::new()))?;
+    let mut network = None;
+    if let Some(card) = parts.network_card() {
+        let handle = (card.carrier(), card.counters());
+        let transport = devices.add_virtio(Box::new(card))?;
+        network = Some(NetworkCard::new(handle, Box::new(move || transport.config_changed())));
+    }
     let power_button = devices.irq("power button", pv::POWER_BUTTON_GSI)?;
     let Devices { ports, mmio, transports, .. } = devices;
     let volumes = volumes(&parts.disks, &transports)?;
@@ -83,6 +95,7 @@ pub(super) fn build(parts: &Common<'_>, mut boot_source: BootSource) -> Result<M
         input_taken,
         power_button: Box::new(move || power_button.write(1)),
         volumes: Arc::new(volumes),
+        network,
         quiet: transports.into_iter().map(|t| Box::new(move || t.reset()) as Box<dyn Fn() + Send>).collect(),
     };
     Ok(Machine::new(running, &parts.console))
@@ -102,6 +115,20 @@ fn write_tables(memory: &GuestMemory, cpus: u8, virtio_devices: usize) -> Result
     let tables = pv_acpi::tables(pv::ACPI_TABLES, cpus, virtio_devices).map_err(BootError::TablesTooLarge)?;
     memory.write_slice(&tables, GuestAddress(pv::ACPI_TABLES)).map_err(MemoryError::from)?;
     memory.write_slice(&pv::RESET_CODE, GuestAddress(pv::RESET_VECTOR)).map_err(MemoryError::from)?;
+    Ok(())
+}
+
+/// What the guest is told that it is.
+fn write_identity(memory: &GuestMemory, size: u64, cpus: u8, identity: &Identity) -> Result<(), BuildError> {
+    let ranges = pv::memory_ranges(size).into_iter().map(|(start, len)| (start.raw_value(), len as u64));
+    let tables = Tables::new(identity, &Hardware { cpus, memory: ranges.collect() });
+    let size = tables.bytes().len();
+    if size as u64 > pv::SMBIOS_TABLES_MAX {
+        return Err(BuildError::IdentityTooLarge(size));
+    }
+    let anchor = tables.entry_point_64(pv::SMBIOS_TABLES);
+    memory.write_slice(&anchor, GuestAddress(pv::SMBIOS_ANCHOR)).map_err(MemoryError::from)?;
+    memory.write_slice(tables.bytes(), GuestAddress(pv::SMBIOS_TABLES)).map_err(MemoryError::from)?;
     Ok(())
 }
 
@@ -161,7 +188,7 @@ impl Devices<'_> {
         Ok(())
     }
 
-    fn add_virtio(&mut self, device: Box<dyn VirtioDevice>) -> Result<(), BuildError> {
+    fn add_virtio(&mut self, device: Box<dyn VirtioDevice>) -> Result<Arc<MmioTransport>, BuildError> {
         let index = self.transports.len();
         let base = pv::virtio_mmio_base(index);
         let irq = self.irq("virtio device", pv::virtio_gsi(index))?;
@@ -175,8 +202,8 @@ impl Devices<'_> {
         }
         let transport = Arc::new(transport);
         self.mmio.claim(base, pv::VIRTIO_MMIO_SIZE, transport.clone())?;
-        self.transports.push(transport);
-        Ok(())
+        self.transports.push(transport.clone());
+        Ok(transport)
     }
 }
 
@@ -196,6 +223,29 @@ mod tests {
         };
         announce_on_cmdline(&mut boot, 2);
         boot.cmdline
+    }
+
+    #[test]
+    fn a_kernel_without_firmware_finds_who_the_instance_is() {
+        let memory = memory::allocate(&pv::memory_ranges(2 << 20)).unwrap();
+        let mut identity = Identity::random("t3.micro").unwrap();
+        write_identity(&memory, 2 << 20, 2, &identity).unwrap();
+        let mut area = vec![0; 0x1_0000];
+        memory.read_slice(&mut area, GuestAddress(0xf_0000)).unwrap();
+        let at = area.chunks(16).position(|line| line.starts_with(b"_SM3_")).unwrap() * 16;
+        let anchor = &area[at..at + 24];
+        assert_eq!(anchor.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte)), 0);
+        let tables = usize::try_from(u64::from_le_bytes(anchor[16..24].try_into().unwrap())).unwrap() - 0xf_0000;
+        // The second structure, behind the first one's strings, is the system's; its UUID is at offset 8.
+        let first = usize::from(area[tables + 1]);
+        let strings = area[tables + first..].windows(2).position(|two| two == [0, 0]).unwrap() + 2;
+        let system = &area[tables + first + strings..];
+        assert_eq!((system[0], &system[8..24]), (1, &identity.uuid.to_bytes_le()[..]));
+        assert!(identity.uuid.to_string().starts_with("ec2"));
+        // The reset vector is left alone, whatever the identity is.
+        identity.instance_type = "x".repeat(0x8000);
+        let error = write_identity(&memory, 2 << 20, 2, &identity).unwrap_err();
+        assert!(matches!(error, BuildError::IdentityTooLarge(size) if size > 0xffd0), "{error}");
     }
 
     #[test]

@@ -27,8 +27,15 @@ pub const COMMAND_LINE: u64 = 0x2_0000;
 pub const COMMAND_LINE_MAX: u64 = 0x1_0000;
 /// ACPI tables: the RSDP first.
 pub const ACPI_TABLES: u64 = 0xe_0000;
-/// Room for ACPI tables, in bytes: up to the reset vector.
-pub const ACPI_TABLES_MAX: u64 = RESET_VECTOR - ACPI_TABLES;
+/// Room for ACPI tables, in bytes: up to SMBIOS.
+pub const ACPI_TABLES_MAX: u64 = SMBIOS_ANCHOR - ACPI_TABLES;
+/// SMBIOS's entry point: systems without EFI look for it at every 16th byte from here to [`HIGH_MEMORY`] (SMBIOS 3.0, section
+/// 5.2.2).
+pub const SMBIOS_ANCHOR: u64 = 0xf_0000;
+/// SMBIOS's structures.
+pub const SMBIOS_TABLES: u64 = SMBIOS_ANCHOR + 0x20;
+/// Room for them, in bytes: up to the reset vector.
+pub const SMBIOS_TABLES_MAX: u64 = RESET_VECTOR - SMBIOS_TABLES;
 /// Where a PC begins after a reset, in real mode. There is no firmware, but Linux jumps there to restart on a machine with
 /// hardware-reduced ACPI, which it takes for one with EFI: see [`RESET_CODE`].
 pub const RESET_VECTOR: u64 = 0xf_fff0;
@@ -51,8 +58,8 @@ pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// How many virtio-mmio devices there can be.
 pub const VIRTIO_MMIO_MAX: usize = 32;
-/// How many volumes there may be, beside the one other virtio device.
-pub const VOLUMES_MAX: usize = VIRTIO_MMIO_MAX - 1;
+/// How many volumes there may be, beside the two other virtio devices.
+pub const VOLUMES_MAX: usize = VIRTIO_MMIO_MAX - 2;
 
 /// I/O APIC (the in-kernel one is there).
 pub const IO_APIC: u32 = 0xfec0_0000;
@@ -141,7 +148,8 @@ pub fn memory_map(size: u64) -> Vec<MemoryMapEntry> {
     let mut map = vec![
         entry(0, LOW_MEMORY_END, MemoryKind::Ram),
         entry(LOW_MEMORY_END, ACPI_TABLES, MemoryKind::Reserved),
-        entry(ACPI_TABLES, HIGH_MEMORY, MemoryKind::Acpi),
+        entry(ACPI_TABLES, SMBIOS_ANCHOR, MemoryKind::Acpi),
+        entry(SMBIOS_ANCHOR, HIGH_MEMORY, MemoryKind::Reserved),
         entry(HIGH_MEMORY, low_end, MemoryKind::Ram),
     ];
     if size > low_end {
@@ -170,6 +178,7 @@ mod tests {
             assert!(pair[0].addr + pair[0].len <= pair[1].addr);
         }
         assert!(map.iter().any(|e| e.kind == MemoryKind::Acpi && e.addr == ACPI_TABLES));
+        assert!(map.iter().any(|e| e.kind == MemoryKind::Reserved && e.addr == SMBIOS_ANCHOR));
     }
 
     #[test]

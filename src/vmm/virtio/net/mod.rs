@@ -25,6 +25,10 @@ mod transmit;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod load_tests;
+#[cfg(test)]
+mod rule_tests;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

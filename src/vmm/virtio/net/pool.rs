@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use vm_memory::{Permissions, VolatileSlice};
 
-use super::super::chain::{Segment, slices, total};
+use super::super::chain::{Segment, slices};
 use super::super::worker::Used;
 use super::header::NUM_BUFFERS;
 use super::terms::Terms;
@@ -64,14 +64,13 @@ impl<'m> Pool<'m> {
     /// # Errors
     /// The chain.
     pub fn add(&mut self, chain: Chain) -> Result<(), Chain> {
-        let len = usize::try_from(total(&chain.segments)).unwrap_or(usize::MAX);
+        let Some(mut pieces) = slices(self.memory, &chain.segments, Permissions::Write) else { return Err(chain) };
+        // More than one call takes is no room.
+        pieces.truncate(PIECES_MAX);
+        let len = pieces.iter().map(VolatileSlice::len).sum();
         if len < self.terms.chain_min() {
             return Err(chain);
         }
-        let Some(mut pieces) = slices(self.memory, &chain.segments, Permissions::Write) else { return Err(chain) };
-        // A chain of buffers so many that one call cannot take them is no use, but for the part that it takes.
-        pieces.truncate(PIECES_MAX);
-        let len = pieces.iter().map(VolatileSlice::len).sum();
         self.room += len;
         self.chains.push_back(Held { chain, pieces: pieces.len(), len });
         self.pieces.append(&mut pieces);
@@ -156,8 +155,9 @@ mod tests {
         let memory = memory();
         let mut pool = Pool::new(&memory, Terms::new(0, 1500), 8);
         assert!(!pool.is_enough());
-        let short = chain(1, &[(DATA, 1000), (DATA, 525)]);
-        assert_eq!(pool.add(short.clone()), Err(short));
+        for parts in [vec![(DATA, 1000), (DATA, 525)], vec![(DATA, 1); 2000]] {
+            assert_eq!(pool.add(chain(1, &parts)), Err(chain(1, &parts)));
+        }
         assert!(pool.add(chain(1, &[(HOLE - 1000, 2000)])).is_err());
         pool.add(chain(1, &[(DATA, 1000), (DATA + 0x1000, 526)])).unwrap();
         assert!(pool.is_enough());
