@@ -323,6 +323,3 @@ impl Drop for Keeper {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
