@@ -24,6 +24,11 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     wait_readable(fd, Duration::ZERO)
 }
 
+/// Waits until it can be read from.
+pub(crate) fn wait_for(fd: BorrowedFd<'_>) {
+    assert!(wait_readable(fd, PATIENCE), "nothing came");
+}
+
 fn wait_readable(fd: BorrowedFd<'_>, most: Duration) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     poll(&mut fds, Some(&Timespec::try_from(most).unwrap())).unwrap() > 0

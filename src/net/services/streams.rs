@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::rand::{GetRandomFlags, getrandom};
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
-use smoltcp::time::{Duration as TcpDuration, Instant as TcpInstant};
+use smoltcp::time::Instant as TcpInstant;
 use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
 use self::connection::Connection;
@@ -37,8 +37,6 @@ const BUFFERS: (usize, usize) = (8 << 10, 16 << 10);
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a connection may stand still.
 const IDLE: Duration = Duration::from_secs(60);
-/// How long the peer may leave bytes unacknowledged.
-const UNANSWERED: TcpDuration = TcpDuration::from_secs(20);
 
 /// The connections of one guest.
 pub(super) struct Streams {
@@ -118,7 +116,6 @@ impl Streams {
         let mut socket = Socket::new(SocketBuffer::new(vec![0; receive]), SocketBuffer::new(vec![0; transmit]));
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
-        socket.set_timeout(Some(UNANSWERED));
         if socket.listen(IpEndpoint::from(to)).is_ok() {
             self.connections.push(Connection::new(self.sockets.add(socket), service, now));
         }

@@ -190,6 +190,3 @@ fn make_directory(path: &Path) -> io::Result<()> {
 
 /// The bytes of the longest frame that is carried.
 pub(super) const FRAME_MAX: usize = ETHERNET_HEADER + 9216;
-
-#[cfg(test)]
-mod tests;

@@ -5,6 +5,7 @@
 //! DHCP, resolvers) never gets to it. It ends when the stream does, so however this process ends; it is not told to die with
 //! its parent, because that would be the thread that started it.
 
+mod mend;
 mod stream;
 
 use std::io::{self, Read};
@@ -22,6 +23,7 @@ use rustix::io::FdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
 
+pub(super) use self::mend::mend_reset;
 pub(super) use self::stream::{Next, Reader, Stream};
 use super::forward::{Forward, ForwardError, try_tcp};
 use crate::net::Mac;
@@ -321,6 +323,3 @@ impl Drop for Keeper {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

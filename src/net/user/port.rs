@@ -9,7 +9,7 @@ use vm_memory::VolatileSlice;
 
 use super::Shared;
 use super::neighbours::{FRAME_MAX, Place};
-use super::passt::{Next, Reader, Stream};
+use super::passt::{Next, Reader, Stream, mend_reset};
 use super::rule::{Way, Why};
 use crate::net::counters::NetCounters;
 use crate::net::pieces::{gather, scatter};
@@ -138,6 +138,7 @@ impl Incoming {
                 let found = match reader.next(stream.as_fd()) {
                     Next::Frame(range) => {
                         let frame = reader.frame(range);
+                        mend_reset(frame);
                         // The rest, ARP above all, is the services' to say.
                         let may = Ethernet::parse(frame).is_some_and(|ethernet| ethernet.kind == IPV4);
                         if may { give(frame) } else { Found::Dropped }

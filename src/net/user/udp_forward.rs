@@ -155,4 +155,6 @@ impl Companion for UdpForwards {
 }
 
 #[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
 mod tests;

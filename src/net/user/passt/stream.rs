@@ -142,8 +142,8 @@ impl Reader {
     }
 
     /// The frame that was found there, until the next is asked for.
-    pub(in crate::net::user) fn frame(&self, range: Range<usize>) -> &[u8] {
-        self.buffer.get(range).unwrap_or_default()
+    pub(in crate::net::user) fn frame(&mut self, range: Range<usize>) -> &mut [u8] {
+        self.buffer.get_mut(range).unwrap_or_default()
     }
 
     /// Whether a frame waits that was read already.
