@@ -41,6 +41,14 @@ pub fn print_json<T: Serialize + ?Sized>(thing: &T) -> Result<(), CliError> {
     Ok(output::print_json(thing)?)
 }
 
+/// Prints a text as it is.
+///
+/// # Errors
+/// What the host says.
+pub fn print_text(text: &str) -> Result<(), CliError> {
+    Ok(output::print(text)?)
+}
+
 /// Prints names and values below each other.
 ///
 /// # Errors

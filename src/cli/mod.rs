@@ -5,9 +5,12 @@ mod bench_progress;
 mod bench_table;
 mod console;
 mod doctor;
+mod host_keys;
 mod image;
 mod instance;
+mod key;
 mod listing;
+mod network;
 mod output;
 mod progress;
 mod region;
@@ -15,6 +18,8 @@ mod run;
 mod scope;
 mod snapshot;
 mod table;
+mod tag;
+mod user_data;
 mod vmm;
 mod volume;
 
@@ -68,6 +73,12 @@ enum Command {
     /// What volumes were, for good
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Key pairs, by which people log in to instances
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Names and values that a person gives to resources
+    #[command(subcommand)]
+    Tag(tag::TagCommand),
     /// Regions and their zones
     #[command(subcommand)]
     Region(region::RegionCommand),
@@ -99,6 +110,8 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Command::Instance(command) => instance::run(&command),
         Command::Volume(command) => volume::run(&command),
         Command::Snapshot(command) => snapshot::run(&command),
+        Command::Key(command) => key::run(&command),
+        Command::Tag(command) => tag::run(&command),
         Command::Region(command) => region::run(&command),
         Command::Vmm(args) => vmm::run(&args, timeline),
     };

@@ -159,6 +159,7 @@ fn new_image(
         new.platform = origin.platform;
         new.ena_support = origin.ena_support;
         new.imds_support = origin.imds_support;
+        new.login_user = origin.login_user;
         new.product_codes = origin.product_codes;
     }
     Ok(new)

@@ -326,6 +326,7 @@ fn describe(request: &ImportRequest, disk: &Arc<dyn Disk>) -> Result<NewImage, C
         device.parse().map_err(|error| CloudError::value(format!("{error}")))?;
     new.root_device_name = Some(named.to_string());
     new.ena_support = is_hvm;
+    new.login_user = inspection.and_then(|found| found.login_user.clone());
     new.tags = request.tags.clone();
     Ok(new)
 }

@@ -18,6 +18,7 @@ use super::tag::{self, Tags};
 use super::words::words;
 use super::{Cloud, time};
 
+mod file;
 mod public;
 
 pub use public::Public;
@@ -82,11 +83,7 @@ impl Cloud {
         // Before a key is made, which takes a while.
         let scope = self.scope.clone();
         self.catalogue.read(|tx| refuse_duplicate(tx, &scope, name))?;
-        let failed = |e: &dyn std::fmt::Display| CloudError::Damaged(format!("cannot make a key: {e}"));
-        let (kept, key_material) = match kind {
-            KeyType::Rsa => make_rsa(name).map_err(|e| failed(&e))?,
-            KeyType::Ed25519 => make_ed25519(name).map_err(|e| failed(&e))?,
-        };
+        let (kept, key_material) = make(name, kind)?;
         Ok(NewKeyPair { pair: self.keep_key_pair(name, &kept, tags)?, key_material })
     }
 
@@ -225,6 +222,15 @@ fn check_name(name: &str) -> Result<(), CloudError> {
              no space at either end"
         ))),
     }
+}
+
+/// A new key.
+fn make(name: &str, kind: KeyType) -> Result<(Kept, Zeroizing<String>), CloudError> {
+    let made = match kind {
+        KeyType::Rsa => make_rsa(name),
+        KeyType::Ed25519 => make_ed25519(name),
+    };
+    made.map_err(|e| CloudError::Damaged(format!("cannot make a key: {e}")))
 }
 
 fn make_rsa(name: &str) -> Result<(Kept, Zeroizing<String>), ssh_key::Error> {

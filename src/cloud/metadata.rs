@@ -73,7 +73,8 @@ pub(super) fn defaults(imds_support: Option<&str>) -> Options {
 /// `InvalidParameterValue`.
 pub(super) fn check_tags(options: &Options, tags: &super::tag::Tags) -> Result<(), CloudError> {
     let is_name = |key: &str| {
-        !matches!(key, "." | ".." | "_index") && key.chars().all(|c| c.is_ascii_alphanumeric() || "+-=._:@,".contains(c))
+        !matches!(key, "." | ".." | "_index")
+            && key.chars().all(|c| c.is_ascii_alphanumeric() || "+-=._:@,".contains(c))
     };
     match tags.keys().find(|key| options.tags && !is_name(key)) {
         Some(key) => Err(CloudError::value(format!(
@@ -262,7 +263,9 @@ impl Cloud {
             subnet: interface.subnet_cidr,
             vpc: interface.vpc_cidr,
             host_name: interface.private_dns_name.clone(),
-            queue_pairs: u16::try_from(super::instance_type::find(&instance.instance_type)?.vcpus).unwrap_or(1).min(QUEUES),
+            queue_pairs: u16::try_from(super::instance_type::find(&instance.instance_type)?.vcpus)
+                .unwrap_or(1)
+                .min(QUEUES),
             forwards: instance.machine.forwards.clone(),
             neighbours: Some(self.home.network(interface.vpc_id.as_str())),
             metadata: self.document(&instance.instance_id)?,

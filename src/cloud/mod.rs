@@ -27,6 +27,7 @@ mod snapshot;
 mod store;
 mod sweep;
 pub mod tag;
+mod tagging;
 pub mod time;
 mod volume;
 mod words;
@@ -41,10 +42,10 @@ use home::Home;
 pub use id::{Id, Kind};
 pub use image_from_instance::CreateImageRequest;
 pub use import::ImportRequest;
-pub use metadata::MetadataChange;
 pub use instance::{
     Instance, InstanceChange, Launched, MachineOptions, RunRequest, StateChange, StateReason, StopRequest,
 };
+pub use metadata::MetadataChange;
 use operation::Operation;
 pub use scope::{Account, Scope};
 pub use snapshot::Snapshot;

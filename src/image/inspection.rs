@@ -27,6 +27,8 @@ pub struct Inspection {
     pub esp: Option<u32>,
     /// What the system calls itself.
     pub os: Option<OsRelease>,
+    /// The user whom its cloud-init makes for logging in.
+    pub login_user: Option<String>,
     /// Architecture of the system's programs or, where none was found, of its kernel.
     pub architecture: Option<Architecture>,
     /// The ways to boot it.

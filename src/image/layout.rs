@@ -3,6 +3,7 @@
 use super::fs::Tree;
 use super::inspection::OsRelease;
 use super::kernel::{self, Architecture};
+use super::login;
 use super::partition::{TYPE_ESP, TYPE_ROOT_X86, TYPE_ROOT_X86_64, TYPE_XBOOTLDR};
 use super::volumes::{Volume, Volumes};
 
@@ -32,6 +33,7 @@ pub(super) struct Layout {
     pub boot: Option<u32>,
     pub esp: Option<u32>,
     pub os: Option<OsRelease>,
+    pub login_user: Option<String>,
     pub architecture: Option<Architecture>,
     pub mounts: Vec<(u32, &'static str)>,
 }
@@ -45,6 +47,7 @@ pub(super) fn find(volumes: &mut Volumes) -> Layout {
         layout.mounts.push((root, "/"));
         if let Ok(tree) = volumes.tree(root) {
             layout.os = os_release(tree);
+            layout.login_user = login::find(tree);
             layout.architecture = architecture(tree);
         }
     }

@@ -20,6 +20,7 @@ pub mod fs;
 mod inspection;
 pub mod kernel;
 mod layout;
+mod login;
 mod modes;
 pub mod partition;
 #[cfg(test)]
@@ -156,6 +157,7 @@ pub fn inspect(disk: Arc<dyn Disk>) -> Result<Image, Error> {
         boot: layout.boot,
         esp: layout.esp,
         os: layout.os,
+        login_user: layout.login_user,
         architecture: layout.architecture.or(of_kernel),
         boot_modes,
         entries,

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +13,9 @@ use crate::imds::{Document, Service};
 use crate::net::address::{Network as Net, NoNetwork};
 use crate::net::cidr::Cidr;
 use crate::net::tap::{Lease, Services, TapError, TapLink};
-use crate::net::user::{Forward, Neighbours, NoForward, Notice, Outside, OutsideError, UserConfig, UserError, UserLink};
+use crate::net::user::{
+    Forward, Neighbours, NoForward, Notice, Outside, OutsideError, UserConfig, UserError, UserLink,
+};
 use crate::net::{Link, Mac, StreamService, bridge};
 use crate::vmm::virtio::net::NetworkConfig as Card;
 
@@ -196,6 +199,14 @@ impl Network {
         &self.forwards
     }
 
+    /// Connects `stream` to a TCP port of the guest.
+    ///
+    /// # Errors
+    /// Where the network has no way for that.
+    pub fn dial(&self, port: u16, stream: UnixStream) -> std::io::Result<()> {
+        self.card.link.dial(port, stream)
+    }
+
     /// The guest is told this of itself from now on; nothing where it has no metadata service.
     pub fn tell(&self, document: &Document) {
         if let Some(service) = &self.service {
@@ -257,9 +268,10 @@ fn open_user(
     notice: &Notice,
 ) -> Result<Arc<UserLink>, NetworkError> {
     let network = |cidr: Cidr| Net::new(cidr.first(), cidr.bits());
-    let neighbours = config.neighbours.clone().map(|directory| {
-        Ok::<_, NetworkError>(Neighbours { directory, network: network(config.vpc)? })
-    });
+    let neighbours = config
+        .neighbours
+        .clone()
+        .map(|directory| Ok::<_, NetworkError>(Neighbours { directory, network: network(config.vpc)? }));
     Ok(UserLink::start(UserConfig {
         mac: config.mac,
         address: config.address,

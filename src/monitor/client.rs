@@ -13,8 +13,8 @@ use super::config::VolumeConfig;
 use super::control::socket;
 use super::detach::Report;
 pub use super::exit::{Exit, ExitFileError, Reason};
-use crate::imds::Document;
 use super::protocol::{Answer, Failure, Request, Status};
+use crate::imds::Document;
 
 /// The longest answer, in bytes.
 const ANSWER_MAX: u64 = 4 << 20;

@@ -183,6 +183,9 @@ fn live(
     *server = Some(Server::start(&config.control_socket, desk.clone())?);
     // Its log is the process's own.
     let network = config.network.as_ref().map(|config| Network::open(config, &notice())).transpose()?.map(Arc::new);
+    if let Some(network) = &network {
+        desk.note(|status| status.forwards = network.forwards().iter().map(ToString::to_string).collect());
+    }
     let mut start = choose(config, &volumes, &timeline)?;
     let disks = volumes.into_disks();
     let mut boot = || {
@@ -206,7 +209,6 @@ fn live(
         kvm: &kvm,
         size: config.size(),
         disks,
-        network: None,
         limits: &limits,
         timeline: &timeline,
         console: &console,
@@ -296,6 +298,7 @@ fn first_status(config: &InstanceConfig, volumes: &Volumes, began_ms: u64) -> St
         volumes: config.volumes.iter().zip(volumes.disks()).map(volume).collect(),
         console: ConsoleStatus::default(),
         resident: None,
+        forwards: Vec::new(),
     }
 }
 

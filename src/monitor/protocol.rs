@@ -200,6 +200,9 @@ pub struct Status {
     pub console: ConsoleStatus,
     /// What is resident, while a machine runs.
     pub resident: Option<Resident>,
+    /// Ports of the host that lead to the guest, as they were taken.
+    #[serde(default)]
+    pub forwards: Vec<String>,
 }
 
 impl Status {

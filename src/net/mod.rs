@@ -25,6 +25,7 @@ mod wire;
 use std::fmt::Display;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 
 use vm_memory::VolatileSlice;
 
@@ -72,6 +73,16 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// What the host said.
     fn open(&self, pairs: u16) -> io::Result<Vec<Port>>;
+
+    /// Connects `stream` to a TCP port of the guest; it is closed where the guest does not take the connection, and when that
+    /// ends.
+    ///
+    /// # Errors
+    /// Where this link has nothing that could do that.
+    fn dial(&self, port: u16, stream: UnixStream) -> io::Result<()> {
+        let _ = (port, stream);
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this network has no way from the host to the guest"))
+    }
 }
 
 /// Both directions of a pair of queues.

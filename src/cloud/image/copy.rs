@@ -80,6 +80,7 @@ fn copy(tx: &Transaction<'_>, scope: &Scope, request: &CopyRequest) -> Result<Id
         location: original.template.is_some().then(|| original.image_location.clone()),
         ena_support: original.ena_support,
         imds_support: original.imds_support.clone(),
+        login_user: original.login_user.clone(),
         source_image: Some(original.image_id.clone()),
         source_region: Some(region.clone()),
         product_codes: original.product_codes.clone(),

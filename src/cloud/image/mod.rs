@@ -103,6 +103,8 @@ pub struct Image {
     pub product_codes: Vec<ProductCode>,
     /// Its owner's tags, which others do not see.
     pub tags: Tags,
+    /// The user whom its instances make for logging in, where its disk says that.
+    pub login_user: Option<String>,
     /// How many accounts may launch it by name; others than its owner see 0.
     #[serde(skip)]
     pub shared_with: usize,

@@ -38,6 +38,8 @@ pub(in crate::cloud) struct NewImage {
     pub location: Option<String>,
     pub ena_support: bool,
     pub imds_support: Option<String>,
+    /// Who logs in to its instances.
+    pub login_user: Option<String>,
     pub source_instance: Option<Id>,
     pub source_image: Option<Id>,
     pub source_region: Option<String>,
@@ -70,6 +72,7 @@ impl NewImage {
             location: None,
             ena_support: false,
             imds_support: None,
+            login_user: None,
             source_instance: None,
             source_image: None,
             source_region: None,
@@ -93,9 +96,9 @@ impl NewImage {
             "INSERT INTO images (id, region, owner, name, description, image_type, state, architecture,
                  virtualization_type, boot_mode, platform, platform_details, root_device_type, root_device_name, kernel,
                  ramdisk, template, location, mapping, created, source_instance, source_image, source_region,
-                 ena_support, imds_support, operation)
+                 ena_support, imds_support, operation, login_user)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                 ?22, ?23, ?24, ?25, ?26)",
+                 ?22, ?23, ?24, ?25, ?26, ?27)",
             params![
                 id,
                 scope.region,
@@ -123,6 +126,7 @@ impl NewImage {
                 self.ena_support,
                 self.imds_support,
                 operation.map(Operation::id),
+                self.login_user,
             ],
         )?;
         for code in &self.product_codes {

@@ -14,7 +14,7 @@ pub(super) const COLUMNS: &str = "id, image_type, location, name, description, s
     (SELECT min(alias) FROM owner_aliases WHERE account = images.owner), is_public, architecture, virtualization_type,
     boot_mode, platform, platform_details, root_device_type, root_device_name, mapping, kernel, ramdisk, ena_support,
     imds_support, created, deprecated, deregistration_protection, source_instance, source_image, source_region, template,
-    operation";
+    operation, login_user";
 
 /// More images than these are looked up all at once.
 const FEW: usize = 32;
@@ -59,6 +59,7 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Image> {
         source_image_region: row.get(27)?,
         template: row.get(28)?,
         operation: row.get(29)?,
+        login_user: row.get(30)?,
         product_codes: Vec::new(),
         tags: Tags::new(),
         shared_with: 0,

@@ -1,6 +1,7 @@
 //! What a person does to instances: stop, start, reboot, terminate, and their consoles.
 
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rusqlite::{Transaction, params};
@@ -281,6 +282,30 @@ impl Cloud {
         let socket = Files::of(&self.home, id.as_str()).socket();
         let asked = Client::connect(&socket).and_then(|mut client| client.snapshot(volumes));
         asked.map_err(|error| monitor(id, &error))
+    }
+
+    /// A connection to a TCP port of a running instance's guest; it is closed where the guest does not take it.
+    ///
+    /// # Errors
+    /// `IncorrectInstanceState`; what the process says.
+    pub fn dial(&mut self, id: &str, port: u16) -> Result<(Instance, UnixStream), CloudError> {
+        let scope = self.scope.clone();
+        let instance = self.catalogue.read(|tx| own(tx, &scope, id))?;
+        let files = Files::of(&self.home, instance.instance_id.as_str());
+        match Client::connect(&files.socket()).and_then(|mut client| client.dial(port)) {
+            Ok(stream) => Ok((instance, stream)),
+            Err(ClientError::NotRunning { .. } | ClientError::Ended) => {
+                let (id, state) = (instance.instance_id, instance.state);
+                Err(CloudError::InstanceState { id, state, verb: "connected to" })
+            }
+            Err(error) => Err(monitor(&instance.instance_id, &error)),
+        }
+    }
+
+    /// Where the ssh keys of an instance's guest are kept.
+    #[must_use]
+    pub fn known_hosts_file(&self, id: &Id) -> std::path::PathBuf {
+        Files::of(&self.home, id.as_str()).dir().join("known_hosts")
     }
 
     /// Has the process of an instance tell its guest this of itself; nothing where none runs.

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -16,6 +17,8 @@ use crate::net::queue::{FrameQueue, Sign};
 const IN_MAX: (usize, usize) = (512, 1 << 20);
 /// The same of their answers.
 const OUT_MAX: (usize, usize) = (1024, 2 << 20);
+/// How many connections to the guest may wait to be begun.
+const DIALS_MAX: usize = 32;
 /// How many frames are taken before companions are looked after again.
 const BATCH: usize = 64;
 
@@ -27,6 +30,8 @@ pub(in crate::net) struct Desk {
     pub to_guest: FrameQueue,
     /// What the companions wait for has changed.
     pub changed: Sign,
+    /// Connections to the guest that are to be begun: its port, and the host's end.
+    dials: Mutex<Vec<(u16, UnixStream)>>,
     stop: AtomicBool,
     anew: AtomicBool,
 }
@@ -37,9 +42,24 @@ impl Desk {
             to_services: FrameQueue::new(IN_MAX.0, IN_MAX.1)?,
             to_guest: FrameQueue::new(OUT_MAX.0, OUT_MAX.1)?,
             changed: Sign::new()?,
+            dials: Mutex::new(Vec::new()),
             stop: AtomicBool::new(false),
             anew: AtomicBool::new(false),
         }))
+    }
+
+    /// Has a connection to a TCP port of the guest begun, whose other end is `stream`.
+    ///
+    /// # Errors
+    /// Where too many wait for that.
+    pub(in crate::net) fn dial(&self, port: u16, stream: UnixStream) -> io::Result<()> {
+        let mut dials = self.dials.lock().unwrap_or_else(PoisonError::into_inner);
+        if dials.len() >= DIALS_MAX {
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, "too many connections are begun at once"));
+        }
+        dials.push((port, stream));
+        self.changed.give();
+        Ok(())
     }
 
     /// Another guest begins, or the same one anew: what was under way is forgotten before anything of it is taken.
@@ -103,6 +123,7 @@ fn wait(engine: &mut Engine, companions: &[Box<dyn Companion>], desk: &Desk) -> 
         PollFd::new(&desk.to_services, PollFlags::IN),
         PollFd::from_borrowed_fd(desk.changed.as_fd(), PollFlags::IN),
     ];
+    engine.wait_for(&mut fds);
     for companion in companions {
         companion.wait_for(&mut fds);
     }
@@ -122,6 +143,10 @@ fn work(engine: &mut Engine, companions: &mut [Box<dyn Companion>], desk: &Desk)
         engine.take(&frame, companions, Instant::now(), &desk.to_guest);
     }
     let now = Instant::now();
+    let dials = std::mem::take(&mut *desk.dials.lock().unwrap_or_else(PoisonError::into_inner));
+    for (port, stream) in dials {
+        engine.dial(port, stream, now, &desk.to_guest);
+    }
     engine.attend(now, &desk.to_guest);
     for companion in companions {
         companion.attend(now, &desk.to_guest);

@@ -15,6 +15,7 @@ mod streams;
 pub(super) mod testing;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -96,6 +97,20 @@ impl Engine {
     /// When it wants to be called again at the latest, though no frame comes.
     pub(super) fn deadline(&mut self, now: Instant) -> Option<Instant> {
         self.streams.deadline(now)
+    }
+
+    /// Begins a connection to a TCP port of the guest, whose other end is `stream`: it is closed where the guest's address is
+    /// not known.
+    pub(super) fn dial(&mut self, port: u16, stream: UnixStream, now: Instant, out: &FrameQueue) {
+        if let Some(lease) = &self.config.dhcp {
+            self.streams.dial((lease.address, port), stream);
+            self.attend(now, out);
+        }
+    }
+
+    /// Adds what it waits for beside frames.
+    pub(super) fn wait_for<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        self.streams.wait_for(fds);
     }
 
     /// Does what is due.

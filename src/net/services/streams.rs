@@ -7,11 +7,14 @@
 
 mod connection;
 mod device;
+mod dialed;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::PollFd;
 use rustix::rand::{GetRandomFlags, getrandom};
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -20,6 +23,7 @@ use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
 use self::connection::Connection;
 use self::device::PacketDevice;
+use self::dialed::DialedSet;
 use crate::net::StreamService;
 use crate::net::address::{METADATA, METADATA_V6};
 use crate::net::counters::NetCounters;
@@ -44,6 +48,7 @@ pub(super) struct Streams {
     device: PacketDevice,
     sockets: SocketSet<'static>,
     connections: Vec<Connection>,
+    dialed: DialedSet,
     service: Option<Arc<dyn StreamService>>,
     counters: Arc<NetCounters>,
     started: Instant,
@@ -78,8 +83,8 @@ impl Streams {
         let (v4, v6) = (v4.first().copied().unwrap_or(METADATA), v6.first().copied().unwrap_or(METADATA_V6));
         let _ = interface.routes_mut().add_default_ipv4_route(v4);
         let _ = interface.routes_mut().add_default_ipv6_route(v6);
-        let (sockets, connections) = (SocketSet::new(Vec::new()), Vec::new());
-        Self { interface, device, sockets, connections, service, counters, started: now }
+        let (sockets, connections, dialed) = (SocketSet::new(Vec::new()), Vec::new(), DialedSet::new());
+        Self { interface, device, sockets, connections, dialed, service, counters, started: now }
     }
 
     /// Takes a packet of the guest with a TCP segment in it; `source` and `destination` are those of its header, `segment`
@@ -135,6 +140,7 @@ impl Streams {
         while !self.connections.is_empty() {
             self.remove(0);
         }
+        self.dialed.forget(&mut self.sockets);
         self.device = PacketDevice::new(self.device.mtu());
     }
 
@@ -192,6 +198,7 @@ impl Streams {
                 socket.abort();
             }
         }
+        self.dialed.serve(&mut self.sockets);
         self.poll(now);
         let mut at = 0;
         while let Some(state) = self.state(at) {
@@ -202,6 +209,16 @@ impl Streams {
                 at += 1;
             }
         }
+    }
+
+    /// Begins a connection to a port of the guest, whose other end is `stream`.
+    pub(super) fn dial(&mut self, guest: (Ipv4Addr, u16), stream: UnixStream) {
+        self.dialed.dial(guest, stream, &mut self.interface, &mut self.sockets);
+    }
+
+    /// Adds what connections to the guest wait for.
+    pub(super) fn wait_for<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) {
+        self.dialed.wait_for(fds);
     }
 
     /// When [`Self::attend`] is to be called at the latest, if no packet comes before.

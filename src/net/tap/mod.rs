@@ -13,6 +13,7 @@ pub(super) mod sys;
 
 use std::fs::File;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -206,6 +207,13 @@ impl Link for TapLink {
             }
         });
         Ok(ports.collect())
+    }
+
+    fn dial(&self, port: u16, stream: UnixStream) -> io::Result<()> {
+        match &self.filter {
+            Some(filter) => filter.desk.dial(port, stream),
+            None => Err(io::Error::new(io::ErrorKind::Unsupported, "nothing is served in front of this tap")),
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod udp_forward;
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -227,6 +228,10 @@ impl Link for UserLink {
             sender: Box::new(UserSender::new(self.shared.clone())),
             receiver: Box::new(UserReceiver::new(self.shared.clone())),
         }])
+    }
+
+    fn dial(&self, port: u16, stream: UnixStream) -> io::Result<()> {
+        self.shared.desk.dial(port, stream)
     }
 }
 

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+mod ssh;
+
 use super::listing::{self, TagArgs, minute};
+use super::network::{MetadataArgs, NetworkArgs};
 use super::output::note;
 use super::scope::{ScopeArgs, told};
 use super::table::Column;
-use super::{CliError, Usage, console};
+use super::{CliError, Usage, console, user_data};
 use crate::cloud::home::Home;
 use crate::cloud::instance_type::{self, InstanceType};
 use crate::cloud::{Cloud, Instance, InstanceChange, MachineOptions, RunRequest, StateChange, StopRequest};
 use crate::disk::size::parse_size;
+use crate::imds::Options;
 
 /// The verbs of `amiboot instance`.
 #[derive(Subcommand)]
@@ -36,6 +40,11 @@ pub enum InstanceCommand {
     Console(ConsoleArgs),
     /// Changes attributes of an instance
     Modify(ModifyArgs),
+    Ssh(ssh::SshArgs),
+    #[command(hide = true)]
+    Connect(ssh::ConnectArgs),
+    /// Prints the certificate that identity documents of instances are signed with, in PEM
+    Certificate(CertificateArgs),
     /// Lists instance types
     Types(TypesArgs),
     /// Brings the catalogue to the truth after an instance's machine has ended
@@ -92,6 +101,16 @@ pub struct RunArgs {
     /// Add this to the end of a PV guest's kernel command line (repeatable)
     #[arg(long, value_name = "TEXT")]
     append: Vec<String>,
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// The key pair that may log in; see `amiboot key create`
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
+    /// User data: a file, - for standard input; at most 16 KiB
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<PathBuf>,
+    #[command(flatten)]
+    metadata: MetadataArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -194,9 +213,21 @@ pub struct ModifyArgs {
     /// Its type, while it is stopped
     #[arg(long = "type", value_name = "TYPE")]
     instance_type: Option<String>,
+    /// Its user data, while it is stopped: a file, - for standard input; at most 16 KiB
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<PathBuf>,
+    #[command(flatten)]
+    metadata: MetadataArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Options of `instance certificate`.
+#[derive(Args)]
+pub struct CertificateArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
 }
 
 /// Options of `instance types`.
@@ -273,10 +304,21 @@ pub(super) fn run(command: &InstanceCommand) -> Result<u8, CliError> {
                 disable_api_stop: args.stop_protection,
                 shutdown_behavior: args.shutdown_behavior.clone(),
                 instance_type: args.instance_type.clone(),
-                user_data: None,
+                user_data: args.user_data.as_deref().map(user_data::read).transpose()?,
             };
-            let changed = args.scope.open()?.modify_instance(&args.instance, &change).map_err(told)?;
+            let mut cloud = args.scope.open()?;
+            let mut changed = cloud.modify_instance(&args.instance, &change).map_err(told)?;
+            let metadata = args.metadata.change();
+            if !metadata.is_empty() {
+                changed = cloud.modify_metadata_options(&args.instance, &metadata).map_err(told)?;
+            }
             print(&[changed], args.json)
+        }
+        InstanceCommand::Ssh(args) => ssh::run(args),
+        InstanceCommand::Connect(args) => ssh::connect(args),
+        InstanceCommand::Certificate(args) => {
+            let certificate = args.scope.open()?.identity_certificate().map_err(told)?;
+            listing::print_text(&certificate).map(|()| 0)
         }
         InstanceCommand::Types(args) => types(args.json),
         InstanceCommand::Settle(args) => {
@@ -320,7 +362,13 @@ fn launch(args: &RunArgs) -> Result<u8, CliError> {
             memory: args.memory,
             cpus: args.cpus,
             append: args.append.clone(),
+            net: args.network.back_end(),
+            forwards: args.network.forwards(),
+            seed_disk: args.network.has_seed_disk(),
         },
+        key_name: args.key.clone(),
+        user_data: args.user_data.as_deref().map(user_data::read).transpose()?,
+        metadata: args.metadata.change(),
         ..RunRequest::default()
     };
     let launched = args.scope.open()?.run_instances(&request).map_err(told)?;
@@ -351,6 +399,7 @@ fn print(instances: &[Instance], json: bool) -> Result<u8, CliError> {
         Column::new("TYPE"),
         Column::new("IMAGE").dropped(),
         Column::new("MODE"),
+        Column::new("ADDRESS").dropped(),
         Column::new("LAUNCHED").dropped(),
         Column::new("WHY").cut().dropped(),
     ];
@@ -362,11 +411,24 @@ fn print(instances: &[Instance], json: bool) -> Result<u8, CliError> {
             instance.instance_type.clone(),
             instance.image_id.clone(),
             mode(instance).to_owned(),
+            instance.network_interface.as_ref().map(|at| at.private_ip_address.to_string()).unwrap_or_default(),
             minute(&instance.launch_time),
             instance.state_reason.as_ref().map(|reason| reason.message.clone()).unwrap_or_default(),
         ]
     })?;
     Ok(0)
+}
+
+/// How the metadata service answers, in words.
+fn metadata(options: &Options) -> String {
+    if !options.endpoint {
+        return "switched off".into();
+    }
+    let mut words = vec![if options.tokens_required { "tokens required" } else { "tokens optional" }.to_owned()];
+    words.push(format!("{} hop{}", options.hop_limit, if options.hop_limit == 1 { "" } else { "s" }));
+    words.extend(options.ipv6.then(|| "IPv6".to_owned()));
+    words.extend(options.tags.then(|| "tags".to_owned()));
+    words.join(", ")
 }
 
 fn mode(instance: &Instance) -> &'static str {
@@ -388,6 +450,7 @@ fn show(args: &ShowArgs) -> Result<u8, CliError> {
         }
         let reason = instance.state_reason.as_ref().map(|reason| reason.message.clone());
         let tags: Vec<String> = instance.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let address = instance.network_interface.as_ref();
         let mut facts = vec![
             ("instance", instance.instance_id.to_string()),
             ("state", instance.state.clone()),
@@ -398,6 +461,12 @@ fn show(args: &ShowArgs) -> Result<u8, CliError> {
             ("zone", instance.availability_zone.clone()),
             ("launched", minute(&instance.launch_time)),
             ("root", format!("{} ({})", instance.root_device_name, instance.root_device_type)),
+            ("address", address.map(|at| at.private_ip_address.to_string()).unwrap_or_default()),
+            ("host name", address.map(|at| at.private_dns_name.clone()).unwrap_or_default()),
+            ("mac", address.map(|at| at.mac_address.to_string()).unwrap_or_default()),
+            ("ports", status.as_ref().map(|status| status.forwards.join(" ")).unwrap_or_default()),
+            ("key", instance.key_name.clone().unwrap_or_default()),
+            ("metadata", metadata(&instance.metadata_options)),
             ("on power-off", instance.instance_initiated_shutdown_behavior.clone()),
             ("process", status.as_ref().map(|status| status.pid.to_string()).unwrap_or_default()),
             ("restarts", status.as_ref().map(|status| status.restarts.to_string()).unwrap_or_default()),

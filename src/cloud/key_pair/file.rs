@@ -1,0 +1,73 @@
+//! The private halves of key pairs, in files of whoever made them.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{KeyPair, KeyType, check_name, refuse_duplicate};
+use crate::cloud::error::CloudError;
+use crate::cloud::home::Home;
+use crate::cloud::scope::Scope;
+use crate::cloud::tag::Tags;
+use crate::cloud::{Cloud, key_pair};
+
+impl Cloud {
+    /// Where the private half of a key pair is, where it was not put elsewhere.
+    #[must_use]
+    pub fn key_file(&self, name: &str) -> PathBuf {
+        kept_in(&self.home, &self.scope).join(format!("{name}.pem"))
+    }
+
+    /// Makes a key pair whose private half is in a file when it is there: `path`, which must not be there yet, or else
+    /// [`Cloud::key_file`]. Gives the file.
+    ///
+    /// # Errors
+    /// As [`Cloud::create_key_pair`]; what the host says of the file. Then there is neither.
+    pub fn create_key_pair_in_file(
+        &mut self,
+        name: &str,
+        kind: KeyType,
+        tags: &Tags,
+        path: Option<&Path>,
+    ) -> Result<(KeyPair, PathBuf), CloudError> {
+        check_name(name)?;
+        let scope = self.scope.clone();
+        self.catalogue.read(|tx| refuse_duplicate(tx, &scope, name))?;
+        let (kept, material) = key_pair::make(name, kind)?;
+        let own = self.key_file(name);
+        if path.is_none() {
+            let dir = kept_in(&self.home, &self.scope);
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+            made.map_err(CloudError::host(&dir, "cannot make the directory"))?;
+            // No key pair has this name: it is of one that was not made to its end, or is deleted.
+            Home::remove_file(&own)?;
+        }
+        let path = path.map_or(own, Path::to_owned);
+        write(&path, material.as_bytes()).map_err(CloudError::host(&path, "cannot write the private key"))?;
+        // Last: whoever is told of a key pair has the other half of it.
+        match self.keep_key_pair(name, &kept, tags) {
+            Ok(pair) => Ok((pair, path)),
+            Err(error) => {
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn kept_in(home: &Home, scope: &Scope) -> PathBuf {
+    home.root().join("keys").join(&scope.region).join(scope.account.as_str())
+}
+
+/// Writes a new file that only its owner can read, durably; where that fails there is none.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = written.and_then(|()| File::open(dir)?.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
+}
