@@ -188,7 +188,7 @@ fn write(lease: &Lease, guest: Mac, message: &Message, kind: u8) -> Vec<u8> {
         option(MASK, &lease.network.mask().octets());
         option(BROADCAST, &lease.network.broadcast().octets());
         option(ROUTER, &lease.gateway.octets());
-        let resolvers: Vec<u8> = lease.resolvers.iter().flat_map(|address| address.octets()).collect();
+        let resolvers: Vec<u8> = lease.resolvers.iter().flat_map(Ipv4Addr::octets).collect();
         option(RESOLVERS, &resolvers);
         option(HOST_NAME, lease.host_name.as_bytes());
         option(DOMAIN_NAME, lease.domain.as_bytes());

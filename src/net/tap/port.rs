@@ -31,7 +31,7 @@ impl TapSender {
     }
 
     /// Gives the services a frame, its checksum filled in.
-    fn to_services(&mut self, filter: &Filter, frame: &[VolatileSlice<'_>]) {
+    fn serve(&mut self, filter: &Filter, frame: &[VolatileSlice<'_>]) {
         let total = gather(frame, HEADER_SIZE + LARGE_FRAME_MAX, &mut self.buffer);
         let is_whole = total == self.buffer.len();
         let frame = offload::complete(&mut self.buffer).filter(|_| is_whole).map(|frame| frame.to_vec());
@@ -52,7 +52,7 @@ impl Sender for TapSender {
             gather(frame, HEADER_SIZE + TOLD_BY, &mut self.buffer);
             let way = filter.way(self.buffer.get(HEADER_SIZE..).unwrap_or_default());
             if way != Way::Tap {
-                self.to_services(&filter, frame);
+                self.serve(&filter, frame);
             }
             if way == Way::Services {
                 return Ok(());
@@ -100,7 +100,7 @@ impl TapReceiver {
     }
 
     /// The next frame of the services.
-    fn from_services(&mut self, to: &[VolatileSlice<'_>]) -> Option<usize> {
+    fn next_of_services(&mut self, to: &[VolatileSlice<'_>]) -> Option<usize> {
         let filter = self.filter.as_ref().filter(|_| self.has_services)?;
         while let Some(frame) = filter.desk.to_guest.pop() {
             match scatter(&frame, to) {
@@ -118,7 +118,7 @@ impl TapReceiver {
         filter.may_come_in(self.buffer.get(HEADER_SIZE..).unwrap_or_default())
     }
 
-    fn from_tap(&mut self, to: &[VolatileSlice<'_>]) -> io::Result<Option<usize>> {
+    fn next_of_tap(&mut self, to: &[VolatileSlice<'_>]) -> io::Result<Option<usize>> {
         for _ in 0..DROPPED_MAX {
             match sys::read(&self.queue, to) {
                 Ok(Some(len)) if self.may_stay(len, to) => return Ok(Some(len)),
@@ -137,9 +137,9 @@ impl TapReceiver {
 
 impl Receiver for TapReceiver {
     fn receive(&mut self, frame: &[VolatileSlice<'_>]) -> io::Result<Option<usize>> {
-        let len = match self.from_services(frame) {
+        let len = match self.next_of_services(frame) {
             Some(len) => Some(len),
-            None => self.from_tap(frame)?,
+            None => self.next_of_tap(frame)?,
         };
         if let Some(len) = len {
             self.counters.count_received(len.saturating_sub(HEADER_SIZE));

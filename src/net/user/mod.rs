@@ -183,7 +183,7 @@ impl UserLink {
             mtu,
         };
         let engine = Engine::new(engine, counters.clone(), Instant::now());
-        let incoming = Incoming::new(&desk, outside.clone().zip(reader), place.clone())?;
+        let incoming = Incoming::new(&desk, outside.clone().zip(reader), place.as_ref())?;
         let attendant = Attendant::start(engine, companions, desk.clone())?;
         let shared = Arc::new(Shared { rule, desk, outside, place, counters, incoming });
         Ok(Arc::new(Self { _attendant: attendant, shared, forwards }))

@@ -110,13 +110,13 @@ impl Incoming {
     pub(super) fn new(
         desk: &Desk,
         outside: Option<(Arc<Stream>, Reader)>,
-        place: Option<Arc<Place>>,
+        place: Option<&Arc<Place>>,
     ) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let ahead = Sign::new()?;
         let mut fds = vec![desk.to_guest.as_fd(), ahead.as_fd()];
         fds.extend(outside.as_ref().map(|(stream, _)| stream.as_fd()));
-        fds.extend(place.as_ref().map(|place| place.as_fd()));
+        fds.extend(place.map(|place| place.as_fd()));
         for (number, fd) in fds.into_iter().enumerate() {
             epoll::add(&epoll, fd, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN)?;
         }
@@ -169,9 +169,9 @@ impl Incoming {
     fn set_ahead(&self, sides: &mut Sides, is: bool) {
         if sides.is_ahead != is {
             if is {
-                self.ahead.give()
+                self.ahead.give();
             } else {
-                self.ahead.take()
+                self.ahead.take();
             }
             sides.is_ahead = is;
         }

@@ -65,7 +65,7 @@ fn a_host_without_resolver_answers_nothing() {
 fn the_hosts_resolver_is_the_first_of_its_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("resolv.conf");
-    let mut of = |text: &str| {
+    let of = |text: &str| {
         std::fs::write(&path, text).unwrap();
         first_in(&path)
     };
