@@ -15,6 +15,7 @@ mod output;
 mod progress;
 mod region;
 mod run;
+mod run_network;
 mod scope;
 mod snapshot;
 mod table;

@@ -1,5 +1,6 @@
 //! `amiboot run`: a disk's machine in the foreground.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +9,21 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 use regex::bytes::{Regex, RegexBuilder};
 
+use super::run_network::RunNetworkArgs;
 use super::{CRASHED, CliError, FAILED, TIMED_OUT, Usage, output};
 use crate::disk::size::parse_size;
 use crate::disk::{Format, HostCache};
 use crate::host::kvm;
 use crate::launch::bdm::RootVolume;
+use crate::launch::console;
 use crate::launch::firmware::{FirmwareChoice, FirmwareOptions};
+use crate::launch::network::{Network, Opening};
 use crate::launch::plan::{BootOverrides, Booted, Protocol};
 use crate::launch::report::BootReport;
 use crate::launch::session::{self, Ended, Limits, Outcome, SessionError};
 use crate::launch::start::{self, ModeWish, Request, Start};
 use crate::launch::volumes;
+use crate::net::user::Notice;
 use crate::vmm::boot::BootError;
 use crate::vmm::builder::{BuildError, DiskInterface};
 use crate::vmm::config::MachineConfig;
@@ -219,6 +224,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     boot_report: Option<PathBuf>,
 
+    #[command(flatten)]
+    network: RunNetworkArgs,
+
     /// Run on a KVM that interprets guest kernel code too, for guests small enough for it
     #[arg(long, hide = true, env = "AMIBOOT_ACCEPT_INTERPRETING_KVM", value_parser = FalseyValueParser::new())]
     accept_interpreting_kvm: bool,
@@ -292,6 +300,9 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     };
     let identity = Identity::random(INSTANCE_TYPE)
         .map_err(|cause| format!("the host has no random numbers for the instance's UUID: {cause}"))?;
+    let network = args.network.config(&identity, "x86_64")?;
+    let network = network.map(|config| Network::begin(config, notice())).transpose();
+    let network = network.map_err(|cause| format!("the network's thread: {cause}"))?;
     let options = FirmwareOptions {
         interface: args.disk.unwrap_or(DiskChoice::Virtio).into(),
         variables: args.uefi_vars.clone(),
@@ -314,8 +325,12 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         no_reboot: args.no_reboot,
         grace: args.grace,
     };
-    let disks = volumes.disks().to_vec();
-    let ended = session::run(&host, machine, disks, &limits, &mut || start.next_boot().map_err(Into::into), timeline)
+    let network = network.map(Opening::wait).transpose()?;
+    if let Some(network) = &network {
+        network.forwards().iter().for_each(|forward| output::note(&format!("port of the host: {forward}")));
+    }
+    let parts = (volumes.disks().to_vec(), network.as_ref().map(Network::card));
+    let ended = session::run(&host, machine, parts, &limits, &mut || start.next_boot().map_err(Into::into), timeline)
         .map_err(|error| name_file(error, args, start.booted()))?;
     let code = exit_code(&ended.outcome);
     if let Some(path) = &args.boot_report {
@@ -325,6 +340,11 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     }
     tell(&ended, &limits);
     Ok(code)
+}
+
+/// Where the network tells what a person should know; the terminal may be raw by then.
+fn notice() -> Notice {
+    Arc::new(|line: &str| console::say(&format!("amiboot: {line}"), std::io::stdin().is_terminal()))
 }
 
 /// The machine knows open files only: says which one it is that cannot be loaded.

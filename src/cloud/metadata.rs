@@ -41,7 +41,7 @@ impl MetadataChange {
     ///
     /// # Errors
     /// `InvalidParameterValue`.
-    pub(super) fn apply(&self, options: Options) -> Result<Options, CloudError> {
+    pub fn applied_to(&self, options: Options) -> Result<Options, CloudError> {
         let hop_limit = self.hop_limit.unwrap_or(options.hop_limit);
         if !HOPS.contains(&hop_limit) {
             return Err(CloudError::value(format!(
@@ -98,7 +98,7 @@ impl Cloud {
                 let (id, state, verb) = (instance.instance_id, instance.state, "modified");
                 return Err(CloudError::InstanceState { id, state, verb });
             }
-            let options = change.apply(instance.metadata_options)?;
+            let options = change.applied_to(instance.metadata_options)?;
             check_tags(&options, &instance.tags)?;
             let text = serde_json::to_string(&options).map_err(|e| CloudError::Damaged(e.to_string()))?;
             let update = "UPDATE instances SET metadata_options = ?2 WHERE id = ?1";

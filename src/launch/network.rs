@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -13,9 +14,7 @@ use crate::imds::{Document, Service};
 use crate::net::address::{Network as Net, NoNetwork};
 use crate::net::cidr::Cidr;
 use crate::net::tap::{Lease, Services, TapError, TapLink};
-use crate::net::user::{
-    Forward, Neighbours, NoForward, Notice, Outside, OutsideError, UserConfig, UserError, UserLink,
-};
+use crate::net::user::{Forward, Neighbours, NoForward, Notice, Outside, UserConfig, UserError, UserLink};
 use crate::net::{Link, Mac, StreamService, bridge};
 use crate::vmm::virtio::net::NetworkConfig as Card;
 
@@ -95,7 +94,7 @@ impl<'de> Deserialize<'de> for BackEnd {
 pub struct NetworkConfig {
     /// What is at the other end of the card.
     pub back_end: BackEnd,
-    /// Whether a host without the program for [`BackEnd::User`] will do: the machine is isolated then.
+    /// Whether a host without a way outside for [`BackEnd::User`] will do: the machine is isolated then.
     #[serde(default)]
     pub outside_is_optional: bool,
     /// The card's address.
@@ -153,6 +152,21 @@ pub enum NetworkError {
     NoForwards(BackEnd),
 }
 
+/// A network that is being made.
+pub struct Opening(JoinHandle<Result<Network, NetworkError>>);
+
+impl Opening {
+    /// Waits until it is made.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn wait(self) -> Result<Network, NetworkError> {
+        let panicked =
+            |_| Err(NetworkError::Services(std::io::Error::other("the thread that makes the network panicked")));
+        self.0.join().unwrap_or_else(panicked)
+    }
+}
+
 /// A machine's network, ready for its card.
 pub struct Network {
     card: Card,
@@ -185,6 +199,15 @@ impl Network {
             }
         };
         Ok(Self { card: Card { mac: config.mac, link, mtu }, service, forwards: Vec::new() })
+    }
+
+    /// The same in a thread of its own, since the way outside takes a while: what else a machine needs is got meanwhile.
+    ///
+    /// # Errors
+    /// Where the host has no thread.
+    pub fn begin(config: NetworkConfig, notice: Notice) -> std::io::Result<Opening> {
+        let open = move || Self::open(&config, &notice);
+        Ok(Opening(thread::Builder::new().name("network".into()).spawn(open)?))
     }
 
     /// What the machine's card is made of.
@@ -243,10 +266,9 @@ fn open_outside(
 ) -> Result<Arc<UserLink>, NetworkError> {
     let outside = Some(Outside { forwards, ..Outside::default() });
     match open_user(config, outside, service, notice) {
-        Err(NetworkError::User(UserError::Outside(missing @ OutsideError::Missing { .. })))
-            if config.outside_is_optional =>
-        {
-            notice(&format!("{missing}; the guest has no way outside now"));
+        // The program is not there, or the host has no way outside itself: what is on the host works all the same.
+        Err(NetworkError::User(UserError::Outside(error))) if config.outside_is_optional => {
+            notice(&format!("{error}; the guest has no way outside now"));
             open_user(config, None, service, notice)
         }
         opened => opened,

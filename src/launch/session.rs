@@ -115,7 +115,7 @@ pub type BootProvider<'a> = dyn FnMut() -> Result<Boot, Box<dyn std::error::Erro
 pub fn run(
     kvm: &HostKvm,
     machine: MachineConfig,
-    disks: Vec<DiskConfig>,
+    (disks, network): (Vec<DiskConfig>, Option<NetworkConfig>),
     limits: &Limits,
     boot: &mut BootProvider<'_>,
     timeline: &Arc<Timeline>,
@@ -137,7 +137,7 @@ pub fn run(
         kvm,
         size: machine,
         disks,
-        network: None,
+        network,
         limits,
         timeline,
         console: &console,

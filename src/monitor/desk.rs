@@ -225,6 +225,7 @@ pub(super) mod tests {
             firmware: None,
             volumes: Vec::new(),
             console: ConsoleStatus::default(),
+            forwards: Vec::new(),
             resident: None,
         })
         .unwrap()

@@ -22,7 +22,7 @@ use crate::launch::console::pump::{Output, Pump};
 use crate::launch::console::say;
 use crate::launch::console::transcript::Transcript;
 use crate::launch::firmware::FirmwareOptions;
-use crate::launch::network::{Network, NetworkError};
+use crate::launch::network::{Network, NetworkError, Opening};
 use crate::launch::session::{Ended, Limits, Machines, Outcome, SessionError};
 use crate::launch::signals::EndSignals;
 use crate::launch::start::{self, Request, Start, StartError};
@@ -175,17 +175,14 @@ fn live(
     if !accept_interpreting_kvm {
         kvm.require_hardware()?;
     }
+    let network = config.network.clone().map(|config| Network::begin(config, notice())).transpose();
+    let network = network.map_err(host("the network's thread"))?;
     let volumes::Opened { volumes, layered } = volumes::open(&config.volumes)?;
     timeline.mark(Mark::ConfigurationRead);
     let log = ConsoleLog::open(&config.console_log.path, config.console_log.keep);
     let log = log.map_err(|cause| InstanceError::ConsoleLog { path: config.console_log.path.clone(), cause })?;
     let desk = Arc::new(Desk::new(first_status(config, &volumes, began_ms)).map_err(host("events"))?);
     *server = Some(Server::start(&config.control_socket, desk.clone())?);
-    // Its log is the process's own.
-    let network = config.network.as_ref().map(|config| Network::open(config, &notice())).transpose()?.map(Arc::new);
-    if let Some(network) = &network {
-        desk.note(|status| status.forwards = network.forwards().iter().map(ToString::to_string).collect());
-    }
     let mut start = choose(config, &volumes, &timeline)?;
     let disks = volumes.into_disks();
     let mut boot = || {
@@ -197,6 +194,10 @@ fn live(
         Ok(boot)
     };
     let first = boot().map_err(SessionError::Plan)?;
+    let network = network.map(Opening::wait).transpose()?.map(Arc::new);
+    if let Some(network) = &network {
+        desk.note(|status| status.forwards = network.forwards().iter().map(ToString::to_string).collect());
+    }
     let signals = EndSignals::catch().map_err(host("catching signals"))?;
     let panics = panics::watch().map_err(host("watching for panics"))?;
     let console = Arc::new(ConsoleBuffer::new(timeline.clone()));

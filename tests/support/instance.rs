@@ -47,6 +47,8 @@ impl Instance {
             pv: Pv { kernel: Some(world.guest(guest)), ..Pv::default() },
             identity: InstanceIdentity { uuid: uuid::Uuid::from_u128(7), instance_type: "t3.micro".into() },
             volumes: vec![volume],
+            network: None,
+            seed_disk: false,
             console_log: ConsoleLogConfig { path: home.join("console.log"), keep: 64 << 10 },
             control_socket: home.join("control.sock"),
             alive_lock: home.join("alive"),

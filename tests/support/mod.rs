@@ -127,6 +127,7 @@ impl World {
             .env("TMPDIR", self.scratch())
             .env("AMIBOOT_ACCEPT_INTERPRETING_KVM", "1")
             .env("NO_COLOR", "1")
+            .env("AMIBOOT_NET", "none")
             .stdin(Stdio::null());
         command
     }

@@ -153,7 +153,7 @@ fn plan(
         root_is_ebs: image.root_device_type == RootDeviceType::Ebs,
     })?;
     let key = request.key_name.as_deref().map(|name| key_pair::find(tx, scope, name)).transpose()?;
-    let options = request.metadata.apply(metadata::defaults(image.imds_support.as_deref()))?;
+    let options = request.metadata.applied_to(metadata::defaults(image.imds_support.as_deref()))?;
     metadata::check_tags(&options, &request.tags)?;
     let metadata = serde_json::to_string(&options).map_err(|e| CloudError::Damaged(e.to_string()))?;
     let new_id = |kind| Id::new(kind).map_err(CloudError::host(home.root(), "cannot make an id"));

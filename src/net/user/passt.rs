@@ -183,6 +183,8 @@ fn spawn(
     for forward in forwards {
         command.arg("--tcp-ports").arg(in_its_words(*forward));
     }
+    // A signal from a terminal is for the guest first, which needs its network to end well.
+    command.process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).current_dir("/");
     // SAFETY: after the fork only one system call is made, which allocates nothing and takes no lock; the descriptor is
     // open in the child, because the closure owns it.
