@@ -7,6 +7,7 @@ use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpAddress};
 use super::*;
 use crate::net::testing::{Echo, Guest};
 
+mod dialed;
 mod hostile;
 mod outside;
 mod together;

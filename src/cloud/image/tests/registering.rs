@@ -67,6 +67,7 @@ fn what_is_registered_is_as_ec2_has_it() {
             "source_instance_id": null,
             "source_image_id": null,
             "source_image_region": null,
+            "login_user": null,
             "product_codes": [],
             "tags": {"Name": "web"},
         })

@@ -114,11 +114,6 @@ impl DialedSet {
             }
         }
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.all.len()
-    }
 }
 
 /// Whether a socket that was aborted has not said so yet.
