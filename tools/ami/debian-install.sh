@@ -2,7 +2,7 @@
 # Debian 12 installed into a directory, for tools/make-ami and tools/testbed.
 
 DEBIAN_PACKAGES=linux-image-cloud-amd64,initramfs-tools,zstd,systemd-sysv,systemd-resolved,udev,dbus,openssh-server
-DEBIAN_PACKAGES+=,cloud-init,cloud-guest-utils,iproute2,iputils-ping,sudo,less,nano,procps,kmod,e2fsprogs,fdisk
+DEBIAN_PACKAGES+=,cloud-init,cloud-guest-utils,curl,iproute2,iputils-ping,sudo,less,nano,procps,kmod,e2fsprogs,fdisk
 # The rules that name NVMe volumes as the block device mapping does.
 DEBIAN_PACKAGES+=,amazon-ec2-utils
 DEBIAN_I386_PACKAGES=linux-image-686,initramfs-tools,zstd,systemd-sysv,udev,dbus,iproute2,procps,kmod,e2fsprogs
@@ -94,7 +94,9 @@ DHCP=yes
 END
     ln -s /lib/systemd/system/systemd-networkd.service "$1/etc/systemd/system/multi-user.target.wants/"
     # An HVM instance looks like EC2's, and cloud-init would wait two minutes for a metadata service that is not there.
-    cat >"$1/etc/cloud/cloud.cfg.d/90-no-long-wait.cfg" <<'END'
+    # And only the locale that every system has is there.
+    cat >"$1/etc/cloud/cloud.cfg.d/90-demonstration.cfg" <<'END'
+locale: C.UTF-8
 datasource:
   Ec2:
     max_wait: 5

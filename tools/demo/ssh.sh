@@ -40,16 +40,11 @@ cat >"$AMIBOOT_HOME/setup.sh" <<'END'
 echo "user data ran as $(id -un) on $(hostname)" >/var/tmp/user-data.txt
 END
 
-say 'Two instances, with 2 GiB more than their image has'
 for kind in pv hvm; do
+    say "The $kind instance, with 2 GiB more than its image has"
     am instance run "demo-$kind" --name "$kind" --memory 1G --cpus 1 --type "$([ $kind = pv ] && echo m3.medium || echo t3.small)" \
         --key demo --user-data "$AMIBOOT_HOME/setup.sh" --http-tokens required --instance-metadata-tags enabled \
         --tag Role=demo --bdm "/dev/xvda=5G"
-done
-am instance ls
-
-for kind in pv hvm; do
-    say "The $kind instance"
     in_guest "$kind" 'cloud-init status --wait --long' || fail "$kind" 'cloud-init is not done'
     in_guest "$kind" 'cat /var/tmp/user-data.txt; hostname -f; cloud-id; df -h / | tail -n 1; systemd-detect-virt'
     in_guest "$kind" 'cat /run/cloud-init/result.json; grep -c WARN /var/log/cloud-init.log || true'
@@ -59,6 +54,7 @@ curl -sH "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-data/
 curl -so /dev/null -w "without a token: %{http_code}\n" http://169.254.169.254/latest/meta-data/'
 done
 
+am instance ls
 say 'They reach each other by their private addresses'
 address=$(amiboot instance show hvm --json | sed -n 's/.*"private_ip_address": "\([0-9.]*\)".*/\1/p')
 in_guest pv "ping -c 3 $address" || fail hvm 'no answer to ping'
