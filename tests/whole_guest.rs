@@ -13,6 +13,8 @@ mod hotplug;
 mod hvm;
 #[path = "whole_guest/lifecycle.rs"]
 mod lifecycle;
+#[path = "whole_guest/ssh.rs"]
+mod ssh;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -4,6 +4,8 @@
 #
 # Usage: ssh.sh DISK
 
+# What is in single quotes is the guest's.
+# shellcheck disable=SC2016
 set -eu
 disk=$1
 mkdir -p "$AMIBOOT_HOME"
@@ -46,11 +48,10 @@ for kind in pv hvm; do
         --key demo --user-data "$AMIBOOT_HOME/setup.sh" --http-tokens required --instance-metadata-tags enabled \
         --tag Role=demo --bdm "/dev/xvda=5G"
     in_guest "$kind" 'cloud-init status --wait --long' || fail "$kind" 'cloud-init is not done'
-    in_guest "$kind" 'cat /var/tmp/user-data.txt; hostname -f; cloud-id; df -h / | tail -n 1; systemd-detect-virt'
-    in_guest "$kind" 'cat /run/cloud-init/result.json; grep -c WARN /var/log/cloud-init.log || true'
-    # shellcheck disable=SC2016
+    in_guest "$kind" 'cat /var/tmp/user-data.txt; hostname -f; echo root file system: $(df -h --output=size / | tail -n 1)'
+    in_guest "$kind" 'cat /run/cloud-init/result.json; echo warnings: $(grep -c WARNING /var/log/cloud-init.log)'
     in_guest "$kind" 'T=$(curl -sX PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" http://169.254.169.254/latest/api/token); \
-curl -sH "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-data/tags/instance/Role; echo; \
+echo "Role: $(curl -sH "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-data/tags/instance/Role)"; \
 curl -so /dev/null -w "without a token: %{http_code}\n" http://169.254.169.254/latest/meta-data/'
 done
 
@@ -61,9 +62,8 @@ in_guest pv "ping -c 3 $address" || fail hvm 'no answer to ping'
 
 say 'A tag that is given now is seen within'
 am tag set pv Role=changed
-# shellcheck disable=SC2016
 in_guest pv 'T=$(curl -sX PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" http://169.254.169.254/latest/api/token); \
-curl -sH "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-data/tags/instance/Role; echo'
+echo "Role: $(curl -sH "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-data/tags/instance/Role)"'
 
 am instance terminate pv hvm
 echo 'ssh: done'
