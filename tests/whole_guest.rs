@@ -7,6 +7,8 @@ mod support;
 
 #[path = "whole_guest/firmware.rs"]
 mod firmware;
+#[path = "whole_guest/full_disk.rs"]
+mod full_disk;
 #[path = "whole_guest/hotplug.rs"]
 mod hotplug;
 #[path = "whole_guest/hvm.rs"]
