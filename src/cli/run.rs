@@ -20,6 +20,7 @@ use crate::launch::firmware::{FirmwareChoice, FirmwareOptions};
 use crate::launch::network::{Network, Opening};
 use crate::launch::plan::{BootOverrides, Booted, Protocol};
 use crate::launch::report::BootReport;
+use crate::launch::seed;
 use crate::launch::session::{self, Ended, Limits, Outcome, SessionError};
 use crate::launch::start::{self, ModeWish, Request, Start};
 use crate::launch::volumes;
@@ -301,6 +302,13 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     let identity = Identity::random(INSTANCE_TYPE)
         .map_err(|cause| format!("the host has no random numbers for the instance's UUID: {cause}"))?;
     let network = args.network.config(&identity, "x86_64")?;
+    let mut disks = volumes.disks().to_vec();
+    if args.network.has_seed_disk() {
+        let document = network.as_ref().and_then(|network| network.metadata.as_ref());
+        let document =
+            document.ok_or_else(|| Usage("--cloud-init nocloud needs a network: leave --net none out".into()))?;
+        disks.push(seed::disk(document, &disks).map_err(|cause| format!("the seed disk: {cause}"))?);
+    }
     let network = network.map(|config| Network::begin(config, notice())).transpose();
     let network = network.map_err(|cause| format!("the network's thread: {cause}"))?;
     let options = FirmwareOptions {
@@ -329,7 +337,7 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
     if let Some(network) = &network {
         network.forwards().iter().for_each(|forward| output::note(&format!("port of the host: {forward}")));
     }
-    let parts = (volumes.disks().to_vec(), network.as_ref().map(Network::card));
+    let parts = (disks, network.as_ref().map(Network::card));
     let ended = session::run(&host, machine, parts, &limits, &mut || start.next_boot().map_err(Into::into), timeline)
         .map_err(|error| name_file(error, args, start.booted()))?;
     let code = exit_code(&ended.outcome);

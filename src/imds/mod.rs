@@ -13,7 +13,7 @@ mod http;
 pub mod identity;
 pub mod service;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod token;
 mod tree;
 

@@ -9,6 +9,7 @@ pub mod network;
 mod person;
 pub mod plan;
 pub mod report;
+pub mod seed;
 pub mod session;
 pub mod signals;
 pub mod start;

@@ -23,6 +23,7 @@ use crate::launch::console::say;
 use crate::launch::console::transcript::Transcript;
 use crate::launch::firmware::FirmwareOptions;
 use crate::launch::network::{Network, NetworkError, Opening};
+use crate::launch::seed;
 use crate::launch::session::{Ended, Limits, Machines, Outcome, SessionError};
 use crate::launch::signals::EndSignals;
 use crate::launch::start::{self, Request, Start, StartError};
@@ -60,6 +61,9 @@ pub enum InstanceError {
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// There is nothing to put on its seed disk.
+    #[error("seed_disk: the instance is told nothing of itself: it needs network.metadata")]
+    Seed,
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ServerError),
@@ -184,7 +188,12 @@ fn live(
     let desk = Arc::new(Desk::new(first_status(config, &volumes, began_ms)).map_err(host("events"))?);
     *server = Some(Server::start(&config.control_socket, desk.clone())?);
     let mut start = choose(config, &volumes, &timeline)?;
-    let disks = volumes.into_disks();
+    let mut disks = volumes.into_disks();
+    if config.seed_disk {
+        let document = config.network.as_ref().and_then(|network| network.metadata.as_ref());
+        let document = document.ok_or(InstanceError::Seed)?;
+        disks.push(seed::disk(document, &disks).map_err(host("the seed disk"))?);
+    }
     let mut boot = || {
         let boot = start.next_boot()?;
         desk.note(|status| {

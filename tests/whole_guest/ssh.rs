@@ -25,10 +25,26 @@ fn a_stock_image_configures_itself_and_lets_its_owner_in() {
         shows("\"errors\": []");
         shows("warnings: 0");
         shows("user data ran as root on ip-172-31-");
-        shows(".ec2.internal");
-        shows("root file system: 4.9G");
+        shows("root file system: 4.8G");
         shows("Role: demo");
     }
     done.shows("Role: changed");
+    done.succeeded();
+}
+
+#[test]
+fn an_image_that_looks_for_a_disk_only_finds_its_data_there() {
+    let image = ami("debian-12");
+    let script = r#"set -e
+        export AMIBOOT_HOME=$PWD/home
+        mkdir home
+        cat >user-data <<'END'
+#!/bin/sh
+echo "se""ed: $(cloud-id) on $(hostname)" >/dev/console
+END
+        amiboot run $FILES/disk.raw --mode pv --memory 1G --net isolated --cloud-init nocloud --append ds=nocloud \
+            --user-data user-data --until 'seed: nocloud on ip-172-31-' --timeout 800s"#;
+    let done = run_with(&["--memory", "3072"], &[("disk.raw", image.as_path())], 1000, script);
+    done.shows("seed: nocloud on ip-172-31-");
     done.succeeded();
 }

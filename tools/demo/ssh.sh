@@ -48,7 +48,7 @@ for kind in pv hvm; do
         --key demo --user-data "$AMIBOOT_HOME/setup.sh" --http-tokens required --instance-metadata-tags enabled \
         --tag Role=demo --bdm "/dev/xvda=5G"
     in_guest "$kind" 'cloud-init status --wait --long' || fail "$kind" 'cloud-init is not done'
-    in_guest "$kind" 'cat /var/tmp/user-data.txt; hostname -f; echo root file system: $(df -h --output=size / | tail -n 1)'
+    in_guest "$kind" 'cat /var/tmp/user-data.txt; cloud-id; systemd-detect-virt; echo root file system: $(df -h --output=size / | tail -n 1)'
     in_guest "$kind" 'cat /run/cloud-init/result.json; echo warnings: $(grep -c WARNING /var/log/cloud-init.log)'
     in_guest "$kind" 'T=$(curl -sX PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" http://169.254.169.254/latest/api/token); \
 echo "Role: $(curl -sH "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-data/tags/instance/Role)"; \
