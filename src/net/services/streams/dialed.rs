@@ -125,13 +125,13 @@ impl Dialed {
     /// # Errors
     /// Where the host's side is gone.
     fn serve(&mut self, socket: &mut Socket<'_>, buffer: &mut [u8]) -> io::Result<()> {
-        self.to_host(socket)?;
-        self.to_guest(socket, buffer)?;
+        self.give_host(socket)?;
+        self.give_guest(socket, buffer)?;
         self.has_room = socket.can_send();
         Ok(())
     }
 
-    fn to_host(&mut self, socket: &mut Socket<'_>) -> io::Result<()> {
+    fn give_host(&mut self, socket: &mut Socket<'_>) -> io::Result<()> {
         self.is_behind = false;
         while socket.can_recv() && !self.is_behind {
             let mut failed = None;
@@ -164,7 +164,7 @@ impl Dialed {
         Ok(())
     }
 
-    fn to_guest(&mut self, socket: &mut Socket<'_>, buffer: &mut [u8]) -> io::Result<()> {
+    fn give_guest(&mut self, socket: &mut Socket<'_>, buffer: &mut [u8]) -> io::Result<()> {
         while socket.can_send() && !self.has_ended {
             let room = socket.send_capacity().saturating_sub(socket.send_queue()).min(buffer.len());
             let piece = buffer.get_mut(..room).unwrap_or_default();
