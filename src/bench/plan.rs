@@ -126,8 +126,10 @@ pub(super) mod tests {
     fn each_mode_has_its_words() {
         let words = |mode| plan().command(mode).join(" ");
         let rest = "--cpus 2 --timeout 1m30s --no-reboot --grace 0s";
-        assert_eq!(words(Mode::Pv), format!("run disk.raw --mode pv --append quiet {rest}"));
-        assert_eq!(words(Mode::Hvm), format!("run disk.raw --mode hvm --firmware bios --disk nvme {rest}"));
-        assert!(words(Mode::HvmUefi).starts_with("run disk.raw --mode hvm --firmware /fw/OVMF.fd --disk nvme"));
+        assert_eq!(words(Mode::Pv), format!("run disk.raw --net none --mode pv --append quiet {rest}"));
+        assert_eq!(words(Mode::Hvm), format!("run disk.raw --net none --mode hvm --firmware bios --disk nvme {rest}"));
+        assert!(
+            words(Mode::HvmUefi).starts_with("run disk.raw --net none --mode hvm --firmware /fw/OVMF.fd --disk nvme")
+        );
     }
 }

@@ -29,7 +29,7 @@ fn key(line: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGUMyUBINvGLW9r2ICVdTtKp5/8Tw4bd9c0rpXP5raU7";
 
     #[test]
     fn keys_are_taken_out_of_the_last_whole_block() {

@@ -307,7 +307,7 @@ pub(super) fn run(args: &RunArgs, timeline: &Arc<Timeline>) -> Result<u8, CliErr
         let document = network.as_ref().and_then(|network| network.metadata.as_ref());
         let document =
             document.ok_or_else(|| Usage("--cloud-init nocloud needs a network: leave --net none out".into()))?;
-        disks.push(seed::disk(document, &disks).map_err(|cause| format!("the seed disk: {cause}"))?);
+        disks.push(seed::disk(document).map_err(|cause| format!("the seed disk: {cause}"))?);
     }
     let network = network.map(|config| Network::begin(config, notice())).transpose();
     let network = network.map_err(|cause| format!("the network's thread: {cause}"))?;

@@ -1,7 +1,7 @@
 //! A disk with what an instance is told of itself, for images whose cloud-init looks for nothing else (NoCloud).
 //!
-//! It is a FAT file system labelled `CIDATA`: cloud-init asks for that label in small and in capital letters, and the label of FAT
-//! has capital ones only. It is made in memory at each start of the instance's process, and is as what the instance was told then.
+//! It is a FAT file system labelled `cidata`: in small letters, because older cloud-inits look for no others. It is made in memory
+//! at each start of the instance's process: what is changed later is on it at the next start.
 
 use std::fs::File;
 use std::io::{self, Cursor, Write};
@@ -18,22 +18,22 @@ use crate::vmm::builder::DiskConfig;
 /// Bytes of the disk: user data are 16 KiB at the most, and keys a few.
 const SIZE: usize = 1 << 20;
 /// The file system's label.
-const LABEL: [u8; 11] = *b"CIDATA     ";
+const LABEL: [u8; 11] = *b"cidata     ";
 
-/// The disk, for an instance that has disks at these devices.
+/// Its device: a name that no volume of a mapping can have.
+const DEVICE: &str = "/dev/xvdzz";
+
+/// The disk.
 ///
 /// # Errors
-/// Where the host has no memory for it, or it has no room.
-pub fn disk(document: &Document, taken: &[DiskConfig]) -> io::Result<DiskConfig> {
+/// Where the host has no memory for it.
+pub fn disk(document: &Document) -> io::Result<DiskConfig> {
     let name = Sha256::digest(format!("{} seed", document.instance_id));
     let digits: String = name.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let is_free = |device: &String| taken.iter().all(|disk| disk.device != *device);
-    // From the end: people begin at the beginning.
-    let device = ('b'..='z').rev().map(|letter| format!("/dev/sd{letter}")).find(is_free);
     Ok(DiskConfig {
         disk: contents(document)?,
         serial: format!("vol0{digits}"),
-        device: device.ok_or_else(|| io::Error::other("the machine has no device free for the seed disk"))?,
+        device: DEVICE.into(),
         ephemeral: None,
     })
 }
@@ -65,9 +65,10 @@ fn format(files: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-/// What NoCloud takes for the metadata: JSON, which is YAML too, so that no name can be mistaken for anything else.
+/// What NoCloud takes for the metadata: JSON, so that no name can be mistaken for anything else, in plain ASCII with YAML's escapes:
+/// there are characters that JSON may have as they are and YAML's readers refuse, with all that is around them.
 fn meta_data(document: &Document) -> Vec<u8> {
-    let keys: Vec<&str> = document.public_keys.iter().map(|key| key.openssh.as_str()).collect();
+    let keys: Vec<&str> = document.public_keys.iter().map(|key| key.openssh.trim_end()).collect();
     let [a, b, c, d] = document.interface.private_ipv4.octets();
     let told = serde_json::json!({
         "instance-id": document.instance_id,
@@ -78,8 +79,21 @@ fn meta_data(document: &Document) -> Vec<u8> {
         "region": document.placement.region,
         "public-keys": keys,
     });
-    let mut text = serde_json::to_vec_pretty(&told).unwrap_or_default();
-    text.push(b'\n');
+    let mut text = plain(&told.to_string());
+    text.push('\n');
+    text.into_bytes()
+}
+
+/// JSON without blanks, all of whose other characters are in its texts, with escapes for those.
+fn plain(json: &str) -> String {
+    let mut text = String::new();
+    for character in json.chars() {
+        match u32::from(character) {
+            0x20..=0x7e => text.push(character),
+            code @ ..=0xffff => text.push_str(&format!("\\u{code:04x}")),
+            code => text.push_str(&format!("\\U{code:08x}")),
+        }
+    }
     text
 }
 
@@ -121,8 +135,8 @@ mod tests {
     fn the_hosts_tools_find_it_whole_and_by_its_label() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("seed");
-        let disk = disk(&document(Some(b"#!/bin/sh\n"), "ssh-rsa A"), &[]).unwrap();
-        assert_eq!((disk.device.as_str(), disk.disk.is_read_only()), ("/dev/sdz", true));
+        let disk = disk(&document(Some(b"#!/bin/sh\n"), "ssh-rsa A")).unwrap();
+        assert!(disk.disk.is_read_only() && disk.device.parse::<crate::launch::bdm::DeviceName>().is_err());
         std::fs::write(&path, all_of(disk.disk.as_ref())).unwrap();
         let path_var = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
         let run = |words: &[&str]| {
@@ -132,7 +146,7 @@ mod tests {
         let (is_whole, said) = run(&["fsck.fat", "-n"]);
         assert!(is_whole, "{said}");
         let (_, said) = run(&["blkid", "-p", "-o", "export"]);
-        assert!(said.contains("LABEL=CIDATA") && said.contains("TYPE=vfat"), "{said}");
+        assert!(said.contains("LABEL=cidata") && said.contains("TYPE=vfat"), "{said}");
         let (_, said) = run(&["mdir", "-b", "-i"]);
         for name in ["meta-data", "user-data", "vendor-data"] {
             assert!(said.contains(name), "{said}");
@@ -140,18 +154,17 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_a_device_that_is_free() {
-        let document = document(None, "ssh-rsa A");
-        let first = disk(&document, &[]).unwrap();
-        let second = disk(&document, std::slice::from_ref(&first)).unwrap();
-        assert_eq!(second.device, "/dev/sdy");
+    fn what_readers_of_yaml_refuse_is_escaped() {
+        let told = String::from_utf8(meta_data(&document(None, "k \u{7f}\u{85}\u{fffe}\u{1f600}\"\n \u{e4}"))).unwrap();
+        assert!(told.trim_end().bytes().all(|byte| matches!(byte, b' '..=b'~')), "{told}");
+        assert!(told.contains(r#""k \u007f\u0085\ufffe\U0001f600\"\n \u00e4""#), "{told}");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn what_an_instance_is_told_is_on_it(data in proptest::collection::vec(any::<u8>(), 1..16 << 10), key in "\\PC{0,400}") {
-            let disk = disk(&document(Some(&data), &key), &[]).unwrap();
+        fn what_an_instance_is_told_is_on_it(data in proptest::collection::vec(any::<u8>(), 1..16 << 10), key in "[ -~]{0,400}[!-~]") {
+            let disk = disk(&document(Some(&data), &key)).unwrap();
             prop_assert_eq!(read(disk.disk.as_ref(), "user-data"), data);
             prop_assert_eq!(read(disk.disk.as_ref(), "vendor-data"), b"");
             let told: serde_json::Value = serde_json::from_slice(&read(disk.disk.as_ref(), "meta-data")).unwrap();

@@ -55,7 +55,7 @@ pub struct InstanceConfig {
     /// Its network; a machine without a card where nothing is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkConfig>,
-    /// Whether the guest gets a disk with its metadata (cloud-init's NoCloud).
+    /// Whether the guest gets a disk with its metadata (cloud-init's NoCloud), as they are at the start of this process.
     #[serde(default)]
     pub seed_disk: bool,
     /// What is kept of the console.
@@ -362,6 +362,9 @@ impl InstanceConfig {
             if is_twice(|v| &v.device) || is_twice(|v| &v.id) {
                 return fail(format!("volumes[{at}]"), "another volume has this device or this id");
             }
+        }
+        if self.seed_disk && self.network.as_ref().is_none_or(|network| network.metadata.is_none()) {
+            return fail("seed_disk".into(), "the instance is told nothing of itself: it needs network.metadata");
         }
         if let Some((field, _)) = self.paths().into_iter().find(|(_, path)| !path.is_absolute()) {
             return fail(field.into(), "give an absolute path");

@@ -192,7 +192,7 @@ fn live(
     if config.seed_disk {
         let document = config.network.as_ref().and_then(|network| network.metadata.as_ref());
         let document = document.ok_or(InstanceError::Seed)?;
-        disks.push(seed::disk(document, &disks).map_err(host("the seed disk"))?);
+        disks.push(seed::disk(document).map_err(host("the seed disk"))?);
     }
     let mut boot = || {
         let boot = start.next_boot()?;

@@ -73,7 +73,8 @@ fn what_is_left_out_is_as_it_mostly_is() {
 #[test]
 fn what_cannot_be_names_its_field() {
     type Change = fn(&mut InstanceConfig);
-    let changes: [(Change, &str); 14] = [
+    let changes: [(Change, &str); 15] = [
+        (|c| c.seed_disk = true, "seed_disk: the instance is told nothing"),
         (|c| c.memory = 1, "memory"),
         (|c| c.memory += 1, "memory: "),
         (|c| c.cpus = 0, "processor"),
