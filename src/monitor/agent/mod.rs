@@ -81,6 +81,8 @@ impl Freezes {
         if !self.channel.is_open() && self.now.is_none() {
             return Some(with(FileSystems::InUse, take(&wanted.volumes, wanted.files)));
         }
+        // It may have said in the meantime that it has thawed them; then there is nobody to answer.
+        while self.is_thawing() && self.step(take, &mut Vec::new()) {}
         match &self.now {
             Some(Freeze { phase: Phase::Thawing, .. }) => {
                 let why = "they were frozen for an earlier snapshot, and the guest has not thawed them yet";
@@ -156,13 +158,17 @@ impl Freezes {
 
     /// Begins the next that waits, if it need not wait any longer.
     fn begin_next(&mut self, take: Take<'_>, answers: &mut Vec<(ConnectionId, Answer)>) -> bool {
-        if !matches!(&self.now, None | Some(Freeze { phase: Phase::Thawing, .. })) {
+        if self.now.is_some() && !self.is_thawing() {
             return false;
         }
         let Some(next) = self.waiting.pop_front() else { return false };
         let to = next.from;
         answers.extend(self.begin(next, take).map(|answer| (to, answer)));
         true
+    }
+
+    fn is_thawing(&self) -> bool {
+        matches!(&self.now, Some(Freeze { phase: Phase::Thawing, .. }))
     }
 
     /// The last machine has ended; gives who waits in vain.

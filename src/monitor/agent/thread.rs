@@ -19,9 +19,9 @@ use crate::vmm::virtio::console::channel::{Channel, ChannelError};
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Until the agent says that it listens.
+    /// Until the agent says that it listens, and what is frozen.
     pub answer: Duration,
-    /// Until it has frozen all, this included.
+    /// From then on, until it has frozen all.
     pub freeze: Duration,
     /// That it stays so for the snapshot.
     pub hold: Duration,
@@ -76,10 +76,8 @@ pub struct Work {
 impl Work {
     /// Does all of it. Returns once nothing is frozen any more, or the machine has ended.
     pub fn run(self) {
-        let began = Instant::now();
-        let at = |limit: Duration| began + limit;
-        let asked = Talk::begin(&self.channel, at(self.limits.answer.min(self.limits.freeze)))
-            .and_then(|mut talk| Ok((talk.is_frozen(at(self.limits.freeze))?, talk)));
+        let listens = Instant::now() + self.limits.answer;
+        let asked = Talk::begin(&self.channel, listens).and_then(|mut talk| Ok((talk.is_frozen(listens)?, talk)));
         let mut talk = match asked {
             Ok((false, talk)) => talk,
             Ok((true, talk)) => {
@@ -90,7 +88,7 @@ impl Work {
         };
         let opening = talk.opening();
         // From here on they are thawed, come what may.
-        let (said, is_taken) = match talk.freeze(at(self.limits.freeze)) {
+        let (said, is_taken) = match talk.freeze(Instant::now() + self.limits.freeze) {
             Ok(0) => (not_frozen("the guest has none that can be frozen"), false),
             Ok(count) => {
                 let is_taken = self.hold();
