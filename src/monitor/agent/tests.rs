@@ -93,6 +93,9 @@ fn is_not_frozen(were: &FileSystems, words: &str) {
     assert!(matches!(were, FileSystems::NotFrozen { why } if why.contains(words)), "{were:?} {words}");
 }
 
+/// How an agent answers.
+type Answering = fn() -> Says;
+
 const FROZEN: FileSystems = FileSystems::Frozen { count: 3, thawed: true };
 
 #[test]
@@ -142,7 +145,7 @@ fn snapshots_that_come_together_wait_for_each_other() {
 
 #[test]
 fn an_agent_that_says_nothing_or_nonsense_costs_its_time_only() {
-    let say: [(fn() -> Says, &str); 6] = [
+    let say: [(Answering, &str); 6] = [
         (|| Says::Nothing, "does not answer"),
         (|| Says::Bytes(b"\xff{\"return\":1}\n{\"return\":\xff\n".to_vec()), "does not answer"),
         (|| Says::Bytes(vec![b'\n'; 60_000]), "does not answer"),
@@ -162,7 +165,7 @@ fn an_agent_that_says_nothing_or_nonsense_costs_its_time_only() {
 
 #[test]
 fn what_a_guest_says_of_freezing_is_told_and_it_is_thawed_in_any_case() {
-    let say: [(fn() -> Says, &str); 4] = [
+    let say: [(Answering, &str); 4] = [
         (|| Says::Fails("fs\x1b[2Jfreeze hook has failed"), "refuses: fs [2Jfreeze hook"),
         (|| Says::Returns(0.into()), "none that can be frozen"),
         (|| Says::Returns(json!("many")), "cannot be understood"),

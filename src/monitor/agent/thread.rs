@@ -84,7 +84,7 @@ impl Work {
                 drop(talk);
                 return self.end(not_frozen("somebody else has frozen them"), false);
             }
-            Err(error) => return self.end(not_frozen(error), false),
+            Err(error) => return self.end(not_frozen(&error), false),
         };
         let opening = talk.opening();
         // From here on they are thawed, come what may.
@@ -94,7 +94,7 @@ impl Work {
                 let is_taken = self.hold();
                 (FileSystems::Frozen { count, thawed: false }, is_taken)
             }
-            Err(error) => (not_frozen(error), false),
+            Err(error) => (not_frozen(&error), false),
         };
         let thawed = talk.thaw(Instant::now() + self.limits.thaw);
         drop(talk);
@@ -149,6 +149,6 @@ impl Work {
     }
 }
 
-fn not_frozen(why: impl ToString) -> FileSystems {
+fn not_frozen(why: &(impl ToString + ?Sized)) -> FileSystems {
     FileSystems::NotFrozen { why: why.to_string() }
 }

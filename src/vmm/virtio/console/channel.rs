@@ -97,7 +97,7 @@ impl Channel {
     /// [`ChannelError::HungUp`].
     pub fn wait_for_opening(&self, after: u64) -> Result<(), ChannelError> {
         let mut state = self.lock();
-        while !state.has_hung_up && !(state.is_open && state.openings > after) {
+        while !(state.has_hung_up || state.is_open && state.openings > after) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.has_hung_up { Err(ChannelError::HungUp) } else { Ok(()) }
