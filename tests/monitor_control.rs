@@ -173,7 +173,7 @@ fn what_is_no_request_is_answered_so() {
     };
     let volume = instance.config.volumes[0].clone();
     let files = [null.as_fd(), null.as_fd()];
-    assert_eq!(refused(client.snapshot(&[(&volume.id, files)])), FailureKind::Unsupported);
+    assert_eq!(refused(client.snapshot(&[(&volume.id, files)], true).map(drop)), FailureKind::Unsupported);
     assert_eq!(refused(client.unplug(&volume.id, true)), FailureKind::State);
     assert_eq!(refused(client.resize(&volume.id, 1 << 30)), FailureKind::Unsupported);
     assert_eq!(refused(client.plug(volume.clone())), FailureKind::State);

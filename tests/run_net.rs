@@ -140,7 +140,8 @@ impl Bench {
         let disks = vec![DiskConfig { disk, serial: "vol-0".into(), device: "/dev/sda1".into(), ephemeral: None }];
         let mac = "0a:00:00:00:00:01".parse().unwrap();
         let network = Some(NetworkConfig { mac, link: Arc::new(Echo), mtu: 1500 });
-        let parts = Parts { kvm: &kvm, boot, disks, network, console, timeline, log: Arc::new(|_: &str| {}) };
+        let parts =
+            Parts { kvm: &kvm, boot, disks, network, agent: None, console, timeline, log: Arc::new(|_: &str| {}) };
         let machine = builder::build(MachineConfig { memory: 32 << 20, cpus: 1 }, parts).unwrap();
         Self { machine, shown, began: Instant::now() }
     }

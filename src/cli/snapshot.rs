@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::CliError;
+use super::frozen;
 use super::listing::{self, TagArgs, minute};
 use super::progress::Shown;
 use super::scope::{ScopeArgs, told};
@@ -165,8 +166,8 @@ pub(super) fn run(command: &SnapshotCommand) -> Result<u8, CliError> {
     match command {
         SnapshotCommand::Create(args) => {
             let tags = args.tags.tags();
-            let made = args.scope.open()?.create_snapshots(&args.volumes, &args.description, &tags).map_err(told)?;
-            listing::print(&made, args.json, "", &COLUMNS, row)?;
+            let taken = args.scope.open()?.create_snapshots(&args.volumes, &args.description, &tags).map_err(told)?;
+            listing::print(&frozen::told(taken), args.json, "", &COLUMNS, row)?;
         }
         SnapshotCommand::Import(args) => {
             let mut cloud = args.scope.open()?;

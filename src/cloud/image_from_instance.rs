@@ -12,9 +12,10 @@ use super::instance::{self, Instance, StopRequest, state};
 use super::mapping::{BlockDevice, Ebs, Target};
 use super::operation::Operation;
 use super::scope::Scope;
-use super::snapshot::take::{self, Taking};
+use super::snapshot::take::{self, Taken, Taking};
 use super::tag::{self, Tags};
 use super::volume::{self, Attachment, Volume};
+use crate::monitor::protocol::FileSystems;
 
 /// What is to be made of an instance.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +26,8 @@ pub struct CreateImageRequest {
     pub name: String,
     /// What is said of it.
     pub description: String,
-    /// Takes the snapshots while the guest runs: what it had flushed is in them. Else the guest is asked to switch itself off
+    /// Takes the snapshots while the guest runs: what it had flushed is in them, and where its agent has frozen the file
+    /// systems, all that was written to these. Else the guest is asked to switch itself off
     /// first, and started again afterwards.
     pub no_reboot: bool,
     /// How the guest is asked.
@@ -53,19 +55,22 @@ impl Cloud {
     /// # Errors
     /// `IncorrectInstanceState`, `UnsupportedOperation` for instance-store roots, `InvalidAMIName.*`,
     /// `InvalidBlockDeviceMapping`; what the host or the machine's process says.
-    pub fn create_image(&mut self, request: &CreateImageRequest) -> Result<Image, CloudError> {
+    pub fn create_image(&mut self, request: &CreateImageRequest) -> Result<Taken<Image>, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.operation(
             "create-image",
             |tx, operation| plan(tx, &scope, &home, request, operation),
             |cloud, operation, plan| {
                 let made = cloud.make_image(&plan, request);
-                if let Err(error) = made {
-                    let reason = format!("Server.InternalError: {error}");
-                    cloud.catalogue.write(|tx| image::fail(tx, &plan.image, &reason))?;
-                    // The instance, if it was stopped, is started again by what is undone now.
-                    return Err(error);
-                }
+                let file_systems = match made {
+                    Ok(file_systems) => file_systems,
+                    Err(error) => {
+                        let reason = format!("Server.InternalError: {error}");
+                        cloud.catalogue.write(|tx| image::fail(tx, &plan.image, &reason))?;
+                        // The instance, if it was stopped, is started again by what is undone now.
+                        return Err(error);
+                    }
+                };
                 if plan.was_running && !cloud.runs(&plan.instance.instance_id)? {
                     cloud.start_machine(&plan.instance.instance_id, operation)?;
                 }
@@ -75,23 +80,24 @@ impl Cloud {
                     operation.finish(tx)
                 })?;
                 cloud.notice(&plan.instance.instance_id);
-                cloud.image(plan.image.as_str())
+                Ok(Taken { made: cloud.image(plan.image.as_str())?, file_systems })
             },
         )
     }
 
-    fn make_image(&mut self, plan: &Plan, request: &CreateImageRequest) -> Result<(), CloudError> {
+    fn make_image(&mut self, plan: &Plan, request: &CreateImageRequest) -> Result<Vec<(Id, FileSystems)>, CloudError> {
         let id = &plan.instance.instance_id;
         if plan.was_running && !request.no_reboot {
             self.end_machine(id, request.stop)?;
         }
         let takings: Vec<_> = plan.volumes.iter().map(|(.., taking)| (Some(id.clone()), taking.clone())).collect();
-        self.take(&takings)?;
+        let file_systems = self.take(&takings)?;
         let takings: Vec<Taking> = takings.into_iter().map(|(_, taking)| taking).collect();
         self.catalogue.write(|tx| {
             take::taken(tx, &takings)?;
             image::complete(tx, &plan.image, &mapping(plan), None)
-        })
+        })?;
+        Ok(file_systems)
     }
 }
 

@@ -35,6 +35,7 @@ pub mod zone;
 
 use rusqlite::Transaction;
 
+pub use crate::monitor::protocol::FileSystems;
 pub use bundle::{BundleKeys, is_manifest};
 use catalogue::Catalogue;
 pub use error::CloudError;
@@ -49,6 +50,7 @@ pub use metadata::MetadataChange;
 use operation::Operation;
 pub use scope::{Account, Scope};
 pub use snapshot::Snapshot;
+pub use snapshot::take::Taken;
 use store::Store;
 pub use volume::{Attachment, Volume, VolumeRequest};
 

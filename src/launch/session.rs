@@ -26,6 +26,7 @@ use crate::vmm::running;
 use crate::vmm::stop::StopReason;
 use crate::vmm::timeline::Timeline;
 use crate::vmm::virtio::Log;
+use crate::vmm::virtio::console::channel::Channel;
 
 /// What ends a run, and when.
 #[derive(Debug, Clone)]
@@ -138,6 +139,7 @@ pub fn run(
         size: machine,
         disks,
         network,
+        agent: None,
         limits,
         timeline,
         console: &console,
@@ -172,6 +174,8 @@ pub struct Machines<'a> {
     pub disks: Vec<DiskConfig>,
     /// Each one's network card, if they have any; its link is opened anew by each.
     pub network: Option<NetworkConfig>,
+    /// The host's end of the port that the guest's agent has, if they have one.
+    pub agent: Option<Arc<Channel>>,
     /// What ends them.
     pub limits: &'a Limits,
     /// Where instants are recorded.
@@ -237,6 +241,7 @@ impl Machines<'_> {
             boot,
             disks: self.disks.clone(),
             network: self.network.clone(),
+            agent: self.agent.clone(),
             console: self.console.clone(),
             timeline: self.timeline.clone(),
             log: self.log.clone(),

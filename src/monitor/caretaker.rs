@@ -1,15 +1,16 @@
 //! Who attends an instance's machines: follows the orders of others, passes on what they type, and heeds signals.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
+use super::agent::{self, Freezes, Wanted};
 use super::changes::{Changes, Unplugged};
 use super::desk::{ConnectionId, Desk, Order};
-use super::protocol::{Answer, FailureKind, Request, State};
+use super::protocol::{Answer, FailureKind, FileSystems, Request, State};
 use super::unix_ms;
 use crate::launch::console::pump::borrow;
 use crate::launch::drive::{Attendant, End};
@@ -29,6 +30,8 @@ pub struct Caretaker {
     grace: Duration,
     changes: Changes,
     network: Option<Arc<Network>>,
+    /// By the guest's agent, where the machine has a port for it.
+    freezes: Option<Freezes>,
     /// Called once the first machine runs.
     started: Option<Box<dyn FnOnce()>>,
     /// Who waits for the next machine.
@@ -48,6 +51,7 @@ impl Caretaker {
         grace: Duration,
         changes: Changes,
         network: Option<Arc<Network>>,
+        freezes: Option<Freezes>,
         started: Box<dyn FnOnce()>,
     ) -> Self {
         Self {
@@ -56,6 +60,7 @@ impl Caretaker {
             grace,
             changes,
             network,
+            freezes,
             started: Some(started),
             resets: Vec::new(),
             has_asked_to_end: false,
@@ -70,6 +75,9 @@ impl Caretaker {
         self.desk.note(|status| status.state = State::Ended);
         for to in self.resets {
             self.desk.answer(to, Answer::failed(FailureKind::Ended, "the machine ended and no other could be started"));
+        }
+        for to in self.freezes.into_iter().flat_map(Freezes::end) {
+            self.desk.answer(to, Answer::failed(FailureKind::Ended, "the machine ended before the snapshot was taken"));
         }
         for to in self.changes.end() {
             self.desk
@@ -122,7 +130,7 @@ impl Caretaker {
                     Err(e) => Answer::failed(FailureKind::Host, format!("pressing the power button: {e}")),
                 })
             }
-            Request::Snapshot { volumes } => Followed::Answered(self.changes.snapshot(&volumes, order.files)),
+            Request::Snapshot { volumes, freeze } => self.snapshot(order.from, volumes, order.files, freeze),
             Request::Plug { volume } => {
                 let answer = self.changes.plug(machine, volume);
                 self.note_volumes(machine);
@@ -157,6 +165,28 @@ impl Caretaker {
             }),
             Request::Status {} | Request::AttachConsole { .. } => Followed::refused("it is answered elsewhere"),
         }
+    }
+
+    fn snapshot(&mut self, from: ConnectionId, volumes: Vec<String>, files: Vec<OwnedFd>, freeze: bool) -> Followed {
+        // Before anything is frozen for nothing.
+        if let Err(refused) = self.changes.check_snapshot(&volumes) {
+            return Followed::Answered(refused);
+        }
+        let changes = &self.changes;
+        let mut take = |volumes: &[String], files| changes.snapshot(volumes, files);
+        let answer = match self.freezes.as_mut().filter(|_| freeze) {
+            Some(freezes) => freezes.begin(Wanted { from, volumes, files }, &mut take),
+            None => Some(agent::with(FileSystems::InUse, take(&volumes, files))),
+        };
+        answer.map_or(Followed::AnsweredLater, Followed::Answered)
+    }
+
+    /// Deals with what the guest's agent has done.
+    fn look_at_freezes(&mut self) {
+        let changes = &self.changes;
+        let mut take = |volumes: &[String], files| changes.snapshot(volumes, files);
+        let answers = self.freezes.as_mut().map(|freezes| freezes.go_on(&mut take)).unwrap_or_default();
+        self.answer(answers);
     }
 
     /// Answers those who waited for the guest to let go of volumes.
@@ -238,6 +268,7 @@ impl Attendant for Caretaker {
             let _ = machine.input_taken().read();
         }
         self.desk.give_input(|bytes| machine.input(bytes));
+        self.look_at_freezes();
         if let Some(end) = self.follow(machine) {
             return Ok(Some(end));
         }

@@ -41,7 +41,7 @@ impl Changes {
     /// Puts new layers, of which `files` are the data and the map in turn, on volumes, all at one instant. What was answered
     /// before is in what lies below them, durably.
     pub fn snapshot(&self, volumes: &[String], files: Vec<OwnedFd>) -> Answer {
-        answer(self.check_snapshot(volumes).and_then(|()| {
+        answer(self.find_snapshot(volumes).and_then(|()| {
             let mut files = files.into_iter();
             let pair = |id: &String| {
                 let layers = self.layers(id)?;
@@ -56,7 +56,15 @@ impl Changes {
         }))
     }
 
-    fn check_snapshot(&self, volumes: &[String]) -> Result<(), Refusal> {
+    /// Whether a snapshot of these could be taken.
+    ///
+    /// # Errors
+    /// The answer where it could not.
+    pub fn check_snapshot(&self, volumes: &[String]) -> Result<(), Answer> {
+        self.find_snapshot(volumes).map_err(|refused| answer(Err(refused)))
+    }
+
+    fn find_snapshot(&self, volumes: &[String]) -> Result<(), Refusal> {
         if volumes.is_empty() {
             return Err((FailureKind::BadRequest, "volumes: name one at least".into()));
         }

@@ -13,7 +13,7 @@ use super::config::VolumeConfig;
 use super::control::socket;
 use super::detach::Report;
 pub use super::exit::{Exit, ExitFileError, Reason};
-use super::protocol::{Answer, Failure, Request, Status};
+use super::protocol::{Answer, Failure, FileSystems, Request, Status};
 use crate::imds::Document;
 
 /// The longest answer, in bytes.
@@ -142,14 +142,20 @@ impl Client {
     }
 
     /// Seals the newest layers of volumes, all at one instant, and puts new ones on them: for each volume its id, and the
-    /// new layer's data and map.
+    /// new layer's data and map. With `freeze` the guest's agent, where there is one, freezes the file systems meanwhile, which
+    /// may take some ten seconds; tells what they were.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn snapshot(&mut self, volumes: &[(&str, [BorrowedFd<'_>; 2])]) -> Result<(), ClientError> {
+    pub fn snapshot(
+        &mut self,
+        volumes: &[(&str, [BorrowedFd<'_>; 2])],
+        freeze: bool,
+    ) -> Result<FileSystems, ClientError> {
         let ids = volumes.iter().map(|(id, _)| (*id).to_owned()).collect();
         let files: Vec<_> = volumes.iter().flat_map(|(_, files)| *files).collect();
-        self.ask(&Request::Snapshot { volumes: ids }, &files).map(drop)
+        let answer = self.ask(&Request::Snapshot { volumes: ids, freeze }, &files)?;
+        serde_json::from_value(answer).map_err(|e| ClientError::Answer(e.to_string()))
     }
 
     /// Adds a volume.

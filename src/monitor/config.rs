@@ -58,6 +58,9 @@ pub struct InstanceConfig {
     /// Whether the guest gets a disk with its metadata (cloud-init's NoCloud), as they are at the start of this process.
     #[serde(default)]
     pub seed_disk: bool,
+    /// Whether the guest gets a port for its agent, which freezes its file systems for snapshots.
+    #[serde(default)]
+    pub agent: bool,
     /// What is kept of the console.
     pub console_log: ConsoleLogConfig,
     /// The control socket, in a directory that only this user may enter.

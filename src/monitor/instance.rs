@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::agent::{self, Freezes};
 use super::alive::{Alive, AliveError};
 use super::caretaker::{Caretaker, WasForced};
 use super::changes::Changes;
@@ -33,6 +34,7 @@ use crate::vmm::builder::{DiskConfig, DiskInterface};
 use crate::vmm::console::ConsoleBuffer;
 use crate::vmm::timeline::{Mark, Timeline};
 use crate::vmm::virtio::Log;
+use crate::vmm::virtio::console::channel::Channel;
 
 /// How much is said of trouble with the host at the most, in bytes.
 const LOG_MAX: u64 = 1 << 20;
@@ -213,6 +215,7 @@ fn live(
     let output = Keeper { log, desk: desk.clone() };
     let pump = Pump::start(console.clone(), Transcript::new(None), output, timeline.clone());
     let pump = pump.map_err(host("the console"))?;
+    let agent = config.agent.then(Channel::new).transpose().map_err(host("the agent's port"))?;
     let limits =
         Limits { until: None, until_timer: false, timeout: None, no_reboot: !config.restart, grace: config.grace() };
     let machines = Machines {
@@ -227,13 +230,23 @@ fn live(
         deadline: None,
         log: logger(),
         network: network.as_deref().map(Network::card),
+        agent: agent.clone(),
     };
+    let freezes = agent.map(|channel| freezes(channel, &desk));
     let changes = Changes::new(config.volumes.clone(), layered);
-    let mut caretaker = Caretaker::new(desk.clone(), signals, config.grace(), changes, network, started);
+    let mut caretaker = Caretaker::new(desk.clone(), signals, config.grace(), changes, network, freezes, started);
     let played = machines.play(first, &mut boot, &mut caretaker);
     let forced = caretaker.end();
     let shown = pump.finish().map_err(host("the console"))?;
     Ok((played.conclude(shown, &limits)?, forced))
+}
+
+/// Snapshots with the help of the agent at the other end of `channel`.
+fn freezes(channel: Arc<Channel>, desk: &Arc<Desk>) -> Freezes {
+    let desk = desk.clone();
+    // An eventfd that is full is readable already.
+    let wake = move || drop(desk.for_driver.write(1));
+    Freezes::new(channel, agent::Limits::default(), Arc::new(wake))
 }
 
 /// The console's output on its way to the log and to those who are attached.
@@ -350,6 +363,7 @@ mod tests {
             volumes: Vec::new(),
             network: None,
             seed_disk: false,
+            agent: false,
             console_log: crate::monitor::config::ConsoleLogConfig { path: path("console.log"), keep: 64 << 10 },
             control_socket: path("control.sock"),
             alive_lock: path("alive"),

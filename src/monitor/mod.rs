@@ -3,8 +3,9 @@
 //! [`instance::run`] is its life. What it is told is [`config`]; that it lives is told by a lock ([`alive`]), how it ended by
 //! a file ([`exit`]). Others talk to it over a socket ([`protocol`], [`control`]) by way of [`client`], and read what the
 //! guest wrote to its console ([`console`]). Two threads beside the machine's: one drives the machine ([`caretaker`]), one
-//! talks ([`control`]); what they share is the [`desk`].
+//! talks ([`control`]); what they share is the [`desk`]. A third one, for as long as it takes, waits for the guest's [`agent`].
 
+mod agent;
 pub mod alive;
 mod caretaker;
 mod changes;

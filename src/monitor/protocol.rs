@@ -53,6 +53,10 @@ pub enum Request {
     Snapshot {
         /// The volumes' ids.
         volumes: Vec<String>,
+        /// Has the guest's agent, where there is one, freeze the file systems meanwhile. The snapshot is taken either way; the
+        /// answer is [`FileSystems`].
+        #[serde(default)]
+        freeze: bool,
     },
     /// Adds a volume.
     Plug {
@@ -92,11 +96,32 @@ impl Request {
     #[must_use]
     pub fn files(&self) -> usize {
         match self {
-            Self::Snapshot { volumes } => volumes.len().saturating_mul(2),
+            Self::Snapshot { volumes, .. } => volumes.len().saturating_mul(2),
             Self::Dial { .. } => 1,
             _ => 0,
         }
     }
+}
+
+/// What the guest's file systems were while a snapshot was taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "file_systems", rename_all = "kebab-case")]
+pub enum FileSystems {
+    /// In use: nobody asked for anything else, or the guest has no agent that listens.
+    #[default]
+    InUse,
+    /// Frozen, from before until after: each is whole.
+    Frozen {
+        /// How many.
+        count: u64,
+        /// Whether the guest has said that it has thawed them. It is asked until it has.
+        thawed: bool,
+    },
+    /// The guest has an agent, but they were not, or not throughout.
+    NotFrozen {
+        /// Why.
+        why: String,
+    },
 }
 
 /// An answer.

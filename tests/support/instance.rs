@@ -48,6 +48,7 @@ impl Instance {
             identity: InstanceIdentity { uuid: uuid::Uuid::from_u128(7), instance_type: "t3.micro".into() },
             volumes: vec![volume],
             network: None,
+            agent: false,
             seed_disk: false,
             console_log: ConsoleLogConfig { path: home.join("console.log"), keep: 64 << 10 },
             control_socket: home.join("control.sock"),

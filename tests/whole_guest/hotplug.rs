@@ -4,25 +4,25 @@ use std::path::Path;
 
 use crate::support::testbed::{Done, ami, run_with};
 
-const FIRMWARE: [(&str, &str); 3] = [
+pub const FIRMWARE: [(&str, &str); 3] = [
     ("bios-256k.bin", "/usr/share/seabios/bios-256k.bin"),
     ("OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE_4M.fd"),
     ("OVMF_VARS_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
 ];
 
-/// What both the instance's life and the test's script are written with: `seen` waits for the console, `type` types. What is
-/// typed is shown too: what is waited for must not be a part of it.
-const FUNCTIONS: &str = r#"
+/// What both an instance's life (that of `tiny`, or `$GUEST`) and the test's script are written with: `seen` waits for the
+/// console, `type` types. What is typed is shown too: what is waited for must not be a part of it.
+pub const FUNCTIONS: &str = r#"
     export AMIBOOT_HOME=$PWD/home AMIBOOT_FIRMWARE_PATH=$FILES
     i() { amiboot instance "$@"; }
     seen() {
-        until i console tiny --log | tr -d '\r' | grep -q -- "$1"; do
-            i show tiny | grep -q '^state *running' || { echo "ended before: $1"; i console tiny --log | tail -20; exit 1; }
+        until i console ${GUEST:-tiny} --log | tr -d '\r' | grep -q -- "$1"; do
+            i show ${GUEST:-tiny} | grep -q '^state *running' || { echo "ended before: $1"; i console ${GUEST:-tiny} --log | tail -20; exit 1; }
             sleep 1
         done
         echo "seen $1"
     }
-    type() { i console tiny --send "$1"; }
+    type() { i console ${GUEST:-tiny} --send "$1"; }
     id() { sed -n "s/.*\"$1_id\": \"\([a-z]*-[0-9a-f]*\)\".*/\1/p" | head -n 1; }
 "#;
 

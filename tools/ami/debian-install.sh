@@ -5,6 +5,8 @@ DEBIAN_PACKAGES=linux-image-cloud-amd64,initramfs-tools,zstd,systemd-sysv,system
 DEBIAN_PACKAGES+=,cloud-init,cloud-guest-utils,curl,iproute2,iputils-ping,sudo,less,nano,procps,kmod,e2fsprogs,fdisk
 # The rules that name NVMe volumes as the block device mapping does.
 DEBIAN_PACKAGES+=,amazon-ec2-utils
+# What freezes the file systems for a snapshot of a running instance.
+DEBIAN_PACKAGES+=,qemu-guest-agent
 DEBIAN_I386_PACKAGES=linux-image-686,initramfs-tools,zstd,systemd-sysv,udev,dbus,iproute2,procps,kmod,e2fsprogs
 
 # debian_sources ARCHITECTURE SUITES: apt lines for Debian 12, from the mirrors that this machine's own apt uses.

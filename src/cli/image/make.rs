@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::frozen;
 use crate::cli::listing::{self, TagArgs};
 use crate::cli::progress::Shown;
 use crate::cli::scope::{ScopeArgs, told};
@@ -80,7 +81,8 @@ pub struct ImportArgs {
 /// Makes an image of an instance
 ///
 /// The guest is asked to switch itself off, snapshots of all its volumes are taken, and it is started again. With
-/// --no-reboot it runs on: what it had flushed to its disks is in the image.
+/// --no-reboot it runs on: what it had flushed to its disks is in the image, and where the guest runs QEMU's agent, which
+/// freezes its file systems meanwhile, all that was written to these.
 #[derive(Args)]
 pub struct CreateArgs {
     #[command(flatten)]
@@ -169,8 +171,8 @@ pub(super) fn create(args: &CreateArgs) -> Result<u8, CliError> {
         mapping,
         tags: args.tags.tags(),
     };
-    let made = args.scope.open()?.create_image(&request).map_err(told)?;
-    super::list::print_one(&made, args.json)
+    let taken = args.scope.open()?.create_image(&request).map_err(told)?;
+    super::list::print_one(&frozen::told(taken), args.json)
 }
 
 pub(super) fn export(args: &ExportArgs) -> Result<u8, CliError> {

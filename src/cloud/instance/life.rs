@@ -15,6 +15,7 @@ use crate::cloud::operation::Operation;
 use crate::cloud::{Cloud, layer, network};
 use crate::imds::Document;
 use crate::monitor::client::{self, Client, ClientError, Console};
+use crate::monitor::protocol::FileSystems;
 
 /// How a stop is done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -270,7 +271,8 @@ impl Cloud {
         }
     }
 
-    /// Has the process of a running machine put new layers on volumes: for each its id, and the layer's data and map.
+    /// Has the process of a running machine put new layers on volumes: for each its id, and the layer's data and map. The
+    /// guest's agent, where there is one, freezes the file systems meanwhile; tells what they were.
     ///
     /// # Errors
     /// What the process says.
@@ -278,9 +280,9 @@ impl Cloud {
         &self,
         id: &Id,
         volumes: &[(&str, [BorrowedFd<'_>; 2])],
-    ) -> Result<(), CloudError> {
+    ) -> Result<FileSystems, CloudError> {
         let socket = Files::of(&self.home, id.as_str()).socket();
-        let asked = Client::connect(&socket).and_then(|mut client| client.snapshot(volumes));
+        let asked = Client::connect(&socket).and_then(|mut client| client.snapshot(volumes, true));
         asked.map_err(|error| monitor(id, &error))
     }
 

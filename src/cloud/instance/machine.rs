@@ -128,6 +128,7 @@ impl Cloud {
             volumes: self.volume_configs(db, &instance)?,
             network: self.network_config(&instance)?,
             seed_disk: options.seed_disk,
+            agent: true,
             console_log: ConsoleLogConfig { path: files.console(), keep: CONSOLE_KEEP },
             control_socket: files.socket(),
             alive_lock: files.alive(),

@@ -22,8 +22,8 @@ use crate::monitor::protocol::FailureKind;
 
 /// How long a guest may take to let go of a volume before that is told.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Most volumes of an instance, as on EC2's Nitro.
-const MAX_VOLUMES: usize = 28;
+/// Most volumes of an instance: as on EC2's Nitro, 28 attachments, of which its network interface is one.
+const MAX_VOLUMES: usize = 27;
 
 impl Cloud {
     /// Attaches a volume to an instance: a running HVM one sees it at once.

@@ -21,11 +21,21 @@ use crate::cloud::tag::{self, Tags};
 use crate::cloud::volume::{self, Volume};
 use crate::cloud::{Cloud, layer};
 use crate::disk::layered::LayerFiles;
+use crate::monitor::protocol::FileSystems;
 
 /// How often it is looked whether a machine's process has done what a dead one asked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// How often at the most: others wait meanwhile. The next command looks again.
 const LOOKS: u32 = 200;
+
+/// What was made of snapshots that were taken.
+#[derive(Clone, Debug)]
+pub struct Taken<T> {
+    /// This.
+    pub made: T,
+    /// What the file systems of each running instance were meanwhile.
+    pub file_systems: Vec<(Id, FileSystems)>,
+}
 
 /// A snapshot that is being taken.
 #[derive(Clone, Debug)]
@@ -122,7 +132,8 @@ pub(in crate::cloud) fn settle(tx: &Transaction<'_>, store: &Store<'_>, operatio
 }
 
 impl Cloud {
-    /// Takes snapshots of volumes, also of those that running machines have: what a machine had flushed before is in them.
+    /// Takes snapshots of volumes, also of those that running machines have: what a machine had flushed before is in them, and
+    /// where its guest's agent has frozen the file systems, all that was written to these.
     ///
     /// # Errors
     /// `InvalidVolume.NotFound`, `IncorrectState`; what the host or the machine's process says.
@@ -131,7 +142,7 @@ impl Cloud {
         volumes: &[String],
         description: &str,
         tags: &Tags,
-    ) -> Result<Vec<Snapshot>, CloudError> {
+    ) -> Result<Taken<Vec<Snapshot>>, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.operation(
             "create-snapshot",
@@ -155,25 +166,30 @@ impl Cloud {
                 Ok(machines.zip(all).collect::<Vec<_>>())
             },
             |cloud, operation, all| {
-                cloud.take(&all)?;
+                let file_systems = cloud.take(&all)?;
                 let all: Vec<Taking> = all.into_iter().map(|(_, taking)| taking).collect();
                 cloud.catalogue.write(|tx| {
                     taken(tx, &all)?;
                     instance::release(tx, operation)?;
                     operation.finish(tx)
                 })?;
-                cloud
+                let made = cloud
                     .catalogue
-                    .read(|tx| all.iter().map(|taking| visible(tx, &scope, taking.snapshot.as_str())).collect())
+                    .read(|tx| all.iter().map(|taking| visible(tx, &scope, taking.snapshot.as_str())).collect())?;
+                Ok(Taken { made, file_systems })
             },
         )
     }
 
-    /// Makes the new layers and seals the old ones; of volumes that running machines have, their processes do that.
+    /// Makes the new layers and seals the old ones; of volumes that running machines have, their processes do that. Tells what
+    /// the file systems of these were.
     ///
     /// # Errors
     /// What the host or the processes say.
-    pub(in crate::cloud) fn take(&mut self, all: &[(Option<Id>, Taking)]) -> Result<(), CloudError> {
+    pub(in crate::cloud) fn take(
+        &mut self,
+        all: &[(Option<Id>, Taking)],
+    ) -> Result<Vec<(Id, FileSystems)>, CloudError> {
         let mut made: Vec<(Option<&Id>, &Taking, LayerFiles)> = Vec::new();
         for (machine, taking) in all {
             let files = self.store().create(&taking.new, taking.size_gib.saturating_mul(GIB))?;
@@ -189,6 +205,7 @@ impl Cloud {
         let mut machines: Vec<&Id> = made.iter().filter_map(|(machine, ..)| *machine).collect();
         machines.sort_unstable();
         machines.dedup();
+        let mut file_systems = Vec::new();
         for machine in machines {
             let of_it: Vec<_> = made.iter().filter(|(of, ..)| *of == Some(machine)).collect();
             let requests: Vec<_> = of_it
@@ -198,8 +215,8 @@ impl Cloud {
                     (taking.volume.as_str(), [data, map])
                 })
                 .collect();
-            self.ask_for_snapshots(machine, &requests)?;
+            file_systems.push((machine.clone(), self.ask_for_snapshots(machine, &requests)?));
         }
-        Ok(())
+        Ok(file_systems)
     }
 }

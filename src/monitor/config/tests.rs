@@ -32,6 +32,7 @@ fn config() -> InstanceConfig {
             volume("/dev/sdg", "c", VolumeSource::Blank { directory: "/var/tmp".into(), size: 1 << 30 }),
         ],
         network: None,
+        agent: true,
         seed_disk: false,
         console_log: ConsoleLogConfig { path: "/i/console.log".into(), keep: 1 << 20 },
         control_socket: "/i/control.sock".into(),

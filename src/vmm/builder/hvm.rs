@@ -103,6 +103,11 @@ pub(super) fn build(parts: &Common<'_>, firmware: Firmware) -> Result<Machine, B
         bus.add(hvm::NETWORK, function.clone())?;
         network = Some(NetworkCard::new(handle, Box::new(move || function.config_changed())));
     }
+    if let Some(port) = parts.agent_port() {
+        let function = volumes.functions().virtio(hvm::AGENT_PORT.device(), Box::new(port));
+        let function = function.map_err(|cause| BuildError::Event { what: "agent port", cause })?;
+        bus.add(hvm::AGENT_PORT, Arc::new(function))?;
+    }
     let mut mmio = Bus::default();
     rom::add_variables(&vm, &mut mmio, &firmware, parts.log.clone())?;
     bus.claim(&mut mmio, &mut ports.bus)?;

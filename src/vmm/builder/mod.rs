@@ -28,6 +28,8 @@ use super::stop::StopReason;
 use super::timeline::Timeline;
 use super::vcpu::cpuid::CpuidTemplate;
 use super::vcpu::{Shared, VcpuError, VcpuThread};
+use super::virtio::console::channel::Channel;
+use super::virtio::console::{AGENT_PORT, Console};
 use super::virtio::net::Net;
 pub use super::virtio::net::NetworkConfig;
 use super::virtio::{ActivateError, Log};
@@ -72,6 +74,8 @@ pub struct Parts<'a> {
     pub disks: Vec<DiskConfig>,
     /// Its network card, if it has one.
     pub network: Option<NetworkConfig>,
+    /// The host's end of the port that the guest's agent has, if there is to be one.
+    pub agent: Option<Arc<Channel>>,
     /// Where console output goes.
     pub console: Arc<ConsoleBuffer>,
     /// Where instants are recorded.
@@ -145,8 +149,8 @@ pub fn build(config: MachineConfig, parts: Parts<'_>) -> Result<Machine, BuildEr
     let kvm_max = u32::try_from(parts.kvm.get_max_vcpus()).unwrap_or(u32::MAX);
     config.check(crate::host::memory::HostMemory::read(), kvm_max)?;
     let cpus = u8::try_from(config.cpus).map_err(|_| ConfigError::TooManyCpus { asked: config.cpus, max: kvm_max })?;
-    let Parts { kvm, boot, disks, network, console, timeline, log } = parts;
-    let common = Common { kvm, memory: config.memory, cpus, disks, network, console, timeline, log };
+    let Parts { kvm, boot, disks, network, agent, console, timeline, log } = parts;
+    let common = Common { kvm, memory: config.memory, cpus, disks, network, agent, console, timeline, log };
     match boot {
         Boot::Kernel { source, identity } => pv::build(&common, source, &identity),
         Boot::Firmware(firmware) => hvm::build(&common, firmware),
@@ -161,6 +165,7 @@ struct Common<'a> {
     cpus: u8,
     disks: Vec<DiskConfig>,
     network: Option<NetworkConfig>,
+    agent: Option<Arc<Channel>>,
     console: Arc<ConsoleBuffer>,
     timeline: Arc<Timeline>,
     log: Log,
@@ -170,6 +175,11 @@ impl Common<'_> {
     /// The network card, if there is to be one. It has no more pairs of queues than there are processors: Linux uses no more.
     fn network_card(&self) -> Option<Net> {
         self.network.as_ref().map(|config| Net::new(config, self.cpus.into(), self.log.clone()))
+    }
+
+    /// The port of the guest's agent, if there is to be one.
+    fn agent_port(&self) -> Option<Console> {
+        self.agent.as_ref().map(|channel| Console::new(AGENT_PORT, channel.clone()))
     }
 }
 

@@ -48,7 +48,8 @@ pub(super) fn build(
     let guest_memory = memory::allocate(&pv::memory_ranges(parts.memory))?;
     give_memory(&vm, &guest_memory, 0, 0)?;
     create_irq_chip(&vm)?;
-    let virtio_devices = parts.disks.len() + 1 + usize::from(parts.network.is_some());
+    let others = 1 + usize::from(parts.network.is_some()) + usize::from(parts.agent.is_some());
+    let virtio_devices = parts.disks.len() + others;
     write_tables(&guest_memory, cpus, virtio_devices)?;
     write_identity(&guest_memory, parts.memory, cpus, identity)?;
     announce_on_cmdline(&mut boot_source, virtio_devices);
@@ -70,6 +71,9 @@ pub(super) fn build(
         let handle = (card.carrier(), card.counters());
         let transport = devices.add_virtio(Box::new(card))?;
         network = Some(NetworkCard::new(handle, Box::new(move || transport.config_changed())));
+    }
+    if let Some(port) = parts.agent_port() {
+        devices.add_virtio(Box::new(port))?;
     }
     let power_button = devices.irq("power button", pv::POWER_BUTTON_GSI)?;
     let Devices { ports, mmio, transports, .. } = devices;

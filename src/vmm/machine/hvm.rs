@@ -100,10 +100,12 @@ pub const POWER_MANAGEMENT: DevFn = DevFn::new(1, 3);
 pub const ENTROPY: DevFn = DevFn::new(2, 0);
 /// The slots of volumes: the first one is the root's, which stays there; all others are filled and emptied while the guest
 /// runs.
-pub const VOLUME_SLOTS: Range<u8> = 3..31;
+pub const VOLUME_SLOTS: Range<u8> = 3..30;
 /// How many volumes there may be.
-pub const VOLUMES_MAX: usize = 28;
-/// The network card, behind them.
+pub const VOLUMES_MAX: usize = 27;
+/// The port of the guest's agent, behind them.
+pub const AGENT_PORT: DevFn = DevFn::new(30, 0);
+/// The network card.
 pub const NETWORK: DevFn = DevFn::new(31, 0);
 
 /// The interrupt of a pin (0 is INTA#) of a slot.
@@ -208,7 +210,9 @@ mod tests {
     #[test]
     fn as_many_volumes_as_slots_and_ports_clear_of_those_of_functions() {
         assert_eq!(VOLUME_SLOTS.len(), VOLUMES_MAX);
-        assert!([HOST_BRIDGE, ENTROPY, NETWORK].iter().all(|other| !VOLUME_SLOTS.contains(&other.device())));
+        assert!(
+            [HOST_BRIDGE, ENTROPY, AGENT_PORT, NETWORK].iter().all(|other| !VOLUME_SLOTS.contains(&other.device()))
+        );
         let ports = PCI_HOTPLUG..PCI_HOTPLUG + crate::vmm::pci::hotplug::PORTS;
         assert!(PCI_IO.iter().all(|window| window.end <= ports.start || ports.end <= window.start));
     }

@@ -58,8 +58,8 @@ pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
 pub const VIRTIO_MMIO_SIZE: u64 = 0x1000;
 /// How many virtio-mmio devices there can be.
 pub const VIRTIO_MMIO_MAX: usize = 32;
-/// How many volumes there may be, beside the two other virtio devices.
-pub const VOLUMES_MAX: usize = VIRTIO_MMIO_MAX - 2;
+/// How many volumes there may be, beside the three other virtio devices.
+pub const VOLUMES_MAX: usize = VIRTIO_MMIO_MAX - 3;
 
 /// I/O APIC (the in-kernel one is there).
 pub const IO_APIC: u32 = 0xfec0_0000;

@@ -15,10 +15,11 @@
 //! * [`mmio`], [`pci`]: the transports: where all this is in the guest's address space, and how the driver is called;
 //! * [`worker`]: the thread that serves a queue, and the order of its steps;
 //! * [`chain`]: what a descriptor chain says, checked;
-//! * [`block`], [`net`], [`rng`]: the devices.
+//! * [`block`], [`console`], [`net`], [`rng`]: the devices.
 
 pub mod block;
 pub mod chain;
+pub mod console;
 pub mod interrupt;
 pub mod mmio;
 pub mod net;
