@@ -33,7 +33,7 @@ fn with_agent(import: &str, options: &str, script: &str) -> Done {
         i terminate guest --force
         echo lived"#
     );
-    run_with(&[], &files, 550, &script)
+    run_with(&[], &files, 900, &script)
 }
 
 const FROZEN: &str = "the guest's file systems were frozen for the snapshot";

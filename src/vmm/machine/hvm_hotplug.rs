@@ -112,11 +112,11 @@ mod tests {
         let mut aml = Vec::new();
         slots(&mut aml);
         let count = |what: &[u8]| aml.windows(what.len()).filter(|w| *w == what).count();
-        assert_eq!((count(b"_EJ0"), count(b"_SUN"), count(b"_L01")), (27, 27, 1));
-        assert_eq!((count(b"S03_"), count(b"S04_"), count(b"S1E_"), count(b"S1F_")), (0, 2, 2, 0));
+        assert_eq!((count(b"_EJ0"), count(b"_SUN"), count(b"_L01")), (26, 26, 1));
+        assert_eq!((count(b"S03_"), count(b"S04_"), count(b"S1D_"), count(b"S1E_")), (0, 2, 2, 0));
         // _ADR of slot 4, and what its _EJ0 writes: StoreOp, value, EJCT.
         assert_eq!(count(b"_ADR\x0c\x00\x00\x04\x00"), 1);
         assert_eq!(count(b"\x70\x0a\x10EJCT"), 1);
-        assert_eq!(count(b"\x70\x0c\x00\x00\x00\x40EJCT"), 1);
+        assert_eq!(count(b"\x70\x0c\x00\x00\x00\x20EJCT"), 1);
     }
 }
