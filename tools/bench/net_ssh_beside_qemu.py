@@ -1,0 +1,135 @@
+"""Boots a stock image with cloud-init in amiboot and in QEMU, in turn; prints how long it takes until ssh answers.
+
+Usage: net_ssh_beside_qemu.py DISK SEABIOS RUNS
+
+On a host with a genuine /dev/kvm, amiboot, passt, ssh, mtools, dosfstools and qemu-system-x86_64, as root, in a network
+namespace of its own. amiboot's guest asks its metadata service, QEMU's has the same data on a disk (NoCloud).
+"""
+
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+# A guest that takes longer, in seconds, does not come up.
+GUEST_LIMIT = 900
+PORT = 2222
+USER_DATA = "#!/bin/sh\necho done >/var/tmp/user-data.txt\n"
+PEER = "QEMU pc, NoCloud"
+GREETS, LOGS_IN = "until ssh's greeting, s", "until a command over ssh has ended, s"
+
+
+def call(line):
+    """Runs a command that must succeed."""
+    subprocess.run(line.split(), check=True, stdout=subprocess.DEVNULL)
+
+
+def prepare(directory):
+    """A key pair, user data, and the disk that has both."""
+    os.chdir(directory)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], check=True)
+    with open("key.pub", encoding="utf-8") as file:
+        key = file.read().strip()
+    told = {"instance-id": "i-0123456789abcdef0", "local-hostname": "ip-172-31-0-9", "public-keys": [key]}
+    for name, content in (("meta-data", json.dumps(told)), ("user-data", USER_DATA), ("vendor-data", "")):
+        with open(name, "w", encoding="utf-8") as file:
+            file.write(content)
+    call("truncate -s 1M seed.raw")
+    call("mkfs.fat -n CIDATA seed.raw")
+    call("mcopy -i seed.raw meta-data user-data vendor-data ::")
+
+
+def machines(disk, seabios):
+    """The command of each machine, by its name."""
+    amiboot = ["amiboot", "run", disk, "--memory", "1G", "--net", "user", "-p", f"{PORT}:22", "--key", "key.pub",
+               "--user-data", "user-data", "--mode"]
+    qemu = ["qemu-system-x86_64", "-M", "pc", "-accel", "kvm", "-cpu", "host", "-m", "1024", "-nodefaults",
+            "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-bios", seabios,
+            "-drive", f"id=root,file={disk},format=raw,if=none,snapshot=on",
+            "-device", "virtio-blk-pci,drive=root,bootindex=0",
+            "-drive", "id=seed,file=seed.raw,format=raw,if=none,readonly=on", "-device", "virtio-blk-pci,drive=seed",
+            "-device", "virtio-rng-pci", "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{PORT}-:22", "-device",
+            "virtio-net-pci,netdev=net,romfile="]
+    return {"amiboot hvm": amiboot + ["hvm", "--firmware", seabios], PEER: qemu, "amiboot pv": amiboot + ["pv"]}
+
+
+def greets():
+    """Whether a server of ssh greets at the port; what the host itself has there takes connections all the time."""
+    try:
+        with socket.create_connection(("127.0.0.1", PORT), timeout=1) as stream:
+            return stream.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def log_in():
+    """Runs a command in the guest; its output, or nothing where it cannot be done yet."""
+    done = subprocess.run(["ssh", "-i", "key", "-p", str(PORT), "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes",
+                           "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=30", "debian@127.0.0.1", "cloud-id"],
+                          capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def run(command):
+    """Times one boot; where cloud-init had its data from, too."""
+    with open("console.log", "wb") as console:
+        began = time.monotonic()
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+
+        def wait_for(it):
+            """Asks until there is an answer; the seconds since the start, and the answer."""
+            while not (answer := it()):
+                if child.poll() is not None or time.monotonic() - began > GUEST_LIMIT:
+                    child.kill()
+                    with open("console.log", "rb") as file:
+                        sys.exit(f"{' '.join(command)}:\n{file.read().decode(errors='replace')[-3000:]}")
+                time.sleep(0.1)
+            return time.monotonic() - began, answer
+
+        greeting, _ = wait_for(greets)
+        login, source = wait_for(log_in)
+        child.kill()
+        child.wait()
+    return {GREETS: greeting, LOGS_IN: login}, source
+
+
+def main():
+    disk, seabios, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    directory = tempfile.mkdtemp(dir=os.environ["HOME"])
+    os.environ["AMIBOOT_CACHE"] = os.path.join(directory, "cache")
+    call("ip link set lo up")
+    # passt wants a way outside, though nothing goes there.
+    call("ip link add outside type dummy")
+    call("ip addr add 198.51.100.2/24 dev outside")
+    call("ip link set outside up")
+    call("ip route add default via 198.51.100.1")
+    prepare(directory)
+    commands = machines(disk, seabios)
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    sources = {}
+    for number in range(runs):
+        for name, command in commands.items():
+            one, sources[name] = run(command)
+            results[name].append(one)
+            print(f"run {number + 1} of {runs}: {name}, by {sources[name]}: {one}", file=sys.stderr, flush=True)
+    version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
+    print(f"host kernel {platform.release()}, {os.cpu_count()} processors, {version.stdout.splitlines()[0]}, "
+          f"{runs} runs in turn; guest: 1 processor, 1 GiB; amiboot's first PV boot unpacks the kernel")
+    for test in (GREETS, LOGS_IN):
+        print(f"\n{test:40} {'min':>8} {'median':>8} {'max':>8}   {'ratio to QEMU':>26}")
+        for name, ones in results.items():
+            values = [one[test] for one in ones]
+            line = f"  {name + ', ' + sources[name]:38} {min(values):8.1f} {statistics.median(values):8.1f} {max(values):8.1f}"
+            if name != PEER:
+                ratios = [one[test] / other[test] for one, other in zip(ones, results[PEER])]
+                line += f"   {min(ratios):8.2f} {statistics.median(ratios):8.2f} {max(ratios):8.2f}"
+            print(line)
+
+
+if __name__ == "__main__":
+    main()
