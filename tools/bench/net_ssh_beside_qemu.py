@@ -2,13 +2,14 @@
 
 Usage: net_ssh_beside_qemu.py DISK SEABIOS RUNS
 
-On a host with a genuine /dev/kvm, amiboot, passt, ssh, mtools, dosfstools and qemu-system-x86_64, as root, in a network
-namespace of its own. amiboot's guest asks its metadata service, QEMU's has the same data on a disk (NoCloud).
+On a host with a genuine /dev/kvm, amiboot, ssh, mtools, dosfstools and qemu-system-x86_64, as root, in a network namespace
+of its own. amiboot's guest asks its metadata service, QEMU's has the same data on a disk (NoCloud).
 """
 
 import json
 import os
 import platform
+import select
 import socket
 import statistics
 import subprocess
@@ -44,57 +45,99 @@ def prepare(directory):
     call("mcopy -i seed.raw meta-data user-data vendor-data ::")
 
 
-def machines(disk, seabios):
-    """The command of each machine, by its name."""
-    amiboot = ["amiboot", "run", disk, "--memory", "1G", "--net", "user", "-p", f"{PORT}:22", "--key", "key.pub",
-               "--user-data", "user-data", "--mode"]
-    qemu = ["qemu-system-x86_64", "-M", "pc", "-accel", "kvm", "-cpu", "host", "-m", "1024", "-nodefaults",
-            "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-bios", seabios,
+class Amiboot:
+    """An instance of the catalogue, logged in to as `amiboot instance ssh` does."""
+
+    def __init__(self, disk, kind):
+        self.image = f"image-{kind}"
+        call(f"amiboot image import {disk} --name {self.image} --virtualization-type {kind}")
+
+    def start(self):
+        """Starts one."""
+        call(f"amiboot instance run {self.image} --name one --type t2.micro --disk virtio --net isolated --key demo "
+             "--user-data user-data")
+
+    def greets(self):
+        """Whether a server of ssh greets."""
+        with subprocess.Popen(["amiboot", "instance", "connect", "one", "22"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+            is_there = select.select([child.stdout], [], [], 2)[0] and os.read(child.stdout.fileno(), 4) == b"SSH-"
+            child.kill()
+        return is_there
+
+    def way(self):
+        """What ssh is told to get there."""
+        return ["-o", "ProxyCommand=amiboot instance connect one 22"]
+
+    def end(self):
+        """Ends it; what its console has shown."""
+        said = subprocess.run("amiboot instance console one --log".split(), capture_output=True, check=False).stdout
+        call("amiboot instance terminate --force one")
+        return said
+
+
+class Qemu:
+    """A guest with the data on a disk, and a port of the host that leads to it."""
+
+    def __init__(self, disk, seabios):
+        self.command = [
+            "qemu-system-x86_64", "-M", "pc", "-accel", "kvm", "-cpu", "host", "-m", "1024", "-nodefaults",
+            "-no-user-config", "-no-reboot", "-display", "none", "-serial", "file:console.log", "-bios", seabios,
             "-drive", f"id=root,file={disk},format=raw,if=none,snapshot=on",
             "-device", "virtio-blk-pci,drive=root,bootindex=0",
             "-drive", "id=seed,file=seed.raw,format=raw,if=none,readonly=on", "-device", "virtio-blk-pci,drive=seed",
             "-device", "virtio-rng-pci", "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{PORT}-:22", "-device",
             "virtio-net-pci,netdev=net,romfile="]
-    return {"amiboot hvm": amiboot + ["hvm", "--firmware", seabios], PEER: qemu, "amiboot pv": amiboot + ["pv"]}
+        self.child = None
+
+    def start(self):
+        """Starts it."""
+        self.child = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)
+
+    def greets(self):
+        """Whether a server of ssh greets; QEMU itself takes connections all the time."""
+        try:
+            with socket.create_connection(("127.0.0.1", PORT), timeout=2) as stream:
+                return stream.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+    def way(self):
+        """What ssh is told to get there."""
+        return ["-p", str(PORT)]
+
+    def end(self):
+        """Ends it; what its console has shown."""
+        self.child.kill()
+        self.child.wait()
+        with open("console.log", "rb") as file:
+            return file.read()
 
 
-def greets():
-    """Whether a server of ssh greets at the port; what the host itself has there takes connections all the time."""
-    try:
-        with socket.create_connection(("127.0.0.1", PORT), timeout=1) as stream:
-            return stream.recv(4) == b"SSH-"
-    except OSError:
-        return False
-
-
-def log_in():
+def log_in(machine):
     """Runs a command in the guest; its output, or nothing where it cannot be done yet."""
-    done = subprocess.run(["ssh", "-i", "key", "-p", str(PORT), "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes",
-                           "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=30", "debian@127.0.0.1", "cloud-id"],
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(["ssh", "-i", "key", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes", "-o",
+                           "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=30", *machine.way(), "debian@127.0.0.1",
+                           "cloud-id"], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def run(command):
+def run(machine):
     """Times one boot; where cloud-init had its data from, too."""
-    with open("console.log", "wb") as console:
-        began = time.monotonic()
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+    began = time.monotonic()
+    machine.start()
 
-        def wait_for(it):
-            """Asks until there is an answer; the seconds since the start, and the answer."""
-            while not (answer := it()):
-                if child.poll() is not None or time.monotonic() - began > GUEST_LIMIT:
-                    child.kill()
-                    with open("console.log", "rb") as file:
-                        sys.exit(f"{' '.join(command)}:\n{file.read().decode(errors='replace')[-3000:]}")
-                time.sleep(0.1)
-            return time.monotonic() - began, answer
+    def wait_for(it):
+        """Asks until there is an answer; the seconds since the start, and the answer."""
+        while not (answer := it()):
+            if time.monotonic() - began > GUEST_LIMIT:
+                sys.exit(machine.end().decode(errors="replace")[-3000:])
+            time.sleep(0.2)
+        return time.monotonic() - began, answer
 
-        greeting, _ = wait_for(greets)
-        login, source = wait_for(log_in)
-        child.kill()
-        child.wait()
+    greeting, _ = wait_for(machine.greets)
+    login, source = wait_for(lambda: log_in(machine))
+    machine.end()
     return {GREETS: greeting, LOGS_IN: login}, source
 
 
@@ -102,19 +145,16 @@ def main():
     disk, seabios, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
     directory = tempfile.mkdtemp(dir=os.environ["HOME"])
     os.environ["AMIBOOT_CACHE"] = os.path.join(directory, "cache")
+    os.environ["AMIBOOT_HOME"] = os.path.join(directory, "home")
     call("ip link set lo up")
-    # passt wants a way outside, though nothing goes there.
-    call("ip link add outside type dummy")
-    call("ip addr add 198.51.100.2/24 dev outside")
-    call("ip link set outside up")
-    call("ip route add default via 198.51.100.1")
     prepare(directory)
-    commands = machines(disk, seabios)
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in commands}
+    call("amiboot key import demo key.pub")
+    machines = {"amiboot hvm": Amiboot(disk, "hvm"), PEER: Qemu(disk, seabios), "amiboot pv": Amiboot(disk, "paravirtual")}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in machines}
     sources = {}
     for number in range(runs):
-        for name, command in commands.items():
-            one, sources[name] = run(command)
+        for name, machine in machines.items():
+            one, sources[name] = run(machine)
             results[name].append(one)
             print(f"run {number + 1} of {runs}: {name}, by {sources[name]}: {one}", file=sys.stderr, flush=True)
     version = subprocess.run(["qemu-system-x86_64", "--version"], capture_output=True, text=True, check=True)
