@@ -18,7 +18,7 @@ mod queue;
 mod services;
 pub mod tap;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod user;
 mod wire;
 

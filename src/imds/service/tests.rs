@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::imds::testing::{TestClock, document};
 
+mod bench;
+
 const PUT: &str = "PUT /latest/api/token HTTP/1.1\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
 
 /// A service by a clock that stands, and the clock.
