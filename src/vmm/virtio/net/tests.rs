@@ -261,13 +261,14 @@ fn commands_that_are_none_are_refused<T: Attachment>() {
 fn a_reset_waits_for_the_frame_in_flight<T: Attachment>() {
     let wire = Wire::new(1, PLAIN);
     let mut driver = CardDriver::<T>::started(card(&wire), MERGES, 2, 16);
+    // Before anything is offered: a thread that is just beginning looks at its ring without a kick.
+    let gate = wire.gate.lock().unwrap();
     for head in 0..16 {
         driver.offer(0, head, &[(DATA + 0x1000 * u64::from(head), 1530, true)]);
         driver.on.put(DATA + 0x1_0000, &[0; 100]);
         driver.offer(1, head, &[(DATA + 0x1_0000, 72, false)]);
     }
     driver.kick(0);
-    let gate = wire.gate.lock().unwrap();
     wire.give(0, &frame(1, 60));
     wire.give(0, &frame(2, 60));
     driver.kick(1);
