@@ -127,6 +127,42 @@ fn an_instance_is_told_what_its_launch_said_and_what_is_changed_later() {
 }
 
 #[test]
+fn an_instance_without_a_card_has_nobody_to_be_told() {
+    let cloud = CloudWorld::new();
+    cloud.image("echo", "first");
+    let id = cloud.launch("first", &["--net", "none", "--instance-metadata-tags", "enabled"]);
+    assert_eq!(network(&cloud, &id), Value::Null);
+    let changed = cloud.json(&["instance", "modify", &id, "--http-tokens", "required"]);
+    assert_eq!(changed[0]["metadata_options"]["tokens_required"], true);
+    cloud.done(&["tag", "set", &id, "Role=web"]);
+    cloud.done(&["instance", "terminate", "--force", &id]);
+}
+
+#[test]
+fn of_keys_that_are_made_at_once_one_is_and_its_private_half_is_there() {
+    let cloud = CloudWorld::new();
+    for _ in 0..4 {
+        let makers: Vec<_> = (0..4)
+            .map(|_| {
+                cloud
+                    .amiboot(&["key", "create", "mine", "--json"])
+                    .stdout(std::process::Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        let ended: Vec<_> = makers.into_iter().map(|maker| maker.wait_with_output().unwrap()).collect();
+        let made: Vec<&std::process::Output> = ended.iter().filter(|one| one.status.success()).collect();
+        assert_eq!(made.len(), 1, "{ended:?}");
+        let told: Value = serde_json::from_slice(&made[0].stdout).unwrap();
+        let public = Command::new("ssh-keygen").args(["-y", "-f", &text(&told["key_file"])]).output().unwrap();
+        let public = String::from_utf8(public.stdout).unwrap();
+        assert!(text(&told["public_key"]).starts_with(public.trim_end().trim_end_matches(" mine")), "{public} {told}");
+        cloud.done(&["key", "delete", "mine"]);
+    }
+}
+
+#[test]
 fn what_a_launch_cannot_have_is_told_and_nothing_is_left_running() {
     let cloud = CloudWorld::new();
     cloud.image("echo", "first");

@@ -17,6 +17,7 @@ use crate::cloud::network::{DEFAULT_VPC, private_dns_name};
 use crate::cloud::time;
 use crate::imds::{BlockDevice, Document, Interface, Options, Placement, PublicKey, SecurityGroup, identity};
 use crate::launch::network::{BackEnd, NetworkConfig};
+use crate::net::QUEUE_PAIRS_MAX;
 use crate::net::address::mac_of;
 use crate::vmm::smbios::Identity;
 
@@ -130,7 +131,7 @@ impl RunNetworkArgs {
             subnet,
             vpc: DEFAULT_VPC,
             host_name,
-            queue_pairs: 8,
+            queue_pairs: QUEUE_PAIRS_MAX,
             forwards,
             neighbours: None,
             metadata: Some(document),

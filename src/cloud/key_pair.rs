@@ -84,7 +84,7 @@ impl Cloud {
         let scope = self.scope.clone();
         self.catalogue.read(|tx| refuse_duplicate(tx, &scope, name))?;
         let (kept, key_material) = make(name, kind)?;
-        Ok(NewKeyPair { pair: self.keep_key_pair(name, &kept, tags)?, key_material })
+        Ok(NewKeyPair { pair: self.keep_key_pair(name, &kept, tags, || Ok(()))?, key_material })
     }
 
     /// Takes the public half of a key that somebody has.
@@ -99,13 +99,22 @@ impl Cloud {
             fingerprint: public.fingerprint.clone(),
             public: public.openssh_for(name),
         };
-        self.keep_key_pair(name, &kept, tags)
+        self.keep_key_pair(name, &kept, tags, || Ok(()))
     }
 
-    fn keep_key_pair(&mut self, name: &str, kept: &Kept, tags: &Tags) -> Result<KeyPair, CloudError> {
+    /// Keeps a key of a name that none has. `first` is called when that is sure, and before anything is kept: nobody else keeps one
+    /// of that name meanwhile.
+    fn keep_key_pair(
+        &mut self,
+        name: &str,
+        kept: &Kept,
+        tags: &Tags,
+        first: impl FnOnce() -> Result<(), CloudError>,
+    ) -> Result<KeyPair, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.catalogue.write(|tx| {
             refuse_duplicate(tx, &scope, name)?;
+            first()?;
             let id = Id::new(Kind::KeyPair).map_err(CloudError::host(home.root(), "cannot make an id"))?;
             tx.execute(
                 "INSERT INTO key_pairs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

@@ -10,8 +10,6 @@ use super::network::NetworkInterface;
 use super::{Cloud, Id, time};
 use crate::imds::{BlockDevice, Document, Interface, Options, Placement, PublicKey, SecurityGroup, Tag, identity};
 
-/// The most pairs of queues of a card.
-const QUEUES: u16 = 8;
 /// Hops that an answer with a token may make.
 const HOPS: std::ops::RangeInclusive<u8> = 1..=64;
 
@@ -112,10 +110,14 @@ impl Cloud {
     /// Tells a running instance's process what its guest is to be told of itself from now on.
     ///
     /// # Errors
-    /// What the process says; nothing where none runs, since one that is started is told at its start.
+    /// What the process says; nothing where none runs, since one that is started is told at its start, and nothing of a machine
+    /// without a card.
     pub(super) fn tell_metadata(&mut self, id: &Id) -> Result<(), CloudError> {
-        let document = self.document(id)?;
-        document.map_or(Ok(()), |document| self.ask_for_metadata(id, document))
+        let instance = self.catalogue.read(|tx| instance::any(tx, id.as_str()))?;
+        match self.network_config(&instance)?.and_then(|network| network.metadata) {
+            Some(document) => self.ask_for_metadata(id, document),
+            None => Ok(()),
+        }
     }
 
     /// What an instance is told of itself; nothing for one without a network interface.
@@ -239,38 +241,6 @@ fn ancestors(db: &Connection, image: &str) -> Result<Vec<String>, CloudError> {
         image = parent;
     }
     Ok(found)
-}
-
-/// Gives the network of an instance's machine, as its process is told of it.
-///
-/// # Errors
-/// As for what it is told of itself.
-impl Cloud {
-    pub(super) fn network_config(
-        &self,
-        instance: &Instance,
-    ) -> Result<Option<crate::launch::network::NetworkConfig>, CloudError> {
-        use crate::launch::network::{BackEnd, NetworkConfig};
-        let asked = instance.machine.net.clone();
-        let Some(interface) = instance.network_interface.clone().filter(|_| asked != Some(BackEnd::None)) else {
-            return Ok(None);
-        };
-        Ok(Some(NetworkConfig {
-            outside_is_optional: asked.is_none() && instance.machine.forwards.is_empty(),
-            back_end: asked.unwrap_or(BackEnd::User),
-            mac: interface.mac_address,
-            address: interface.private_ip_address,
-            subnet: interface.subnet_cidr,
-            vpc: interface.vpc_cidr,
-            host_name: interface.private_dns_name.clone(),
-            queue_pairs: u16::try_from(super::instance_type::find(&instance.instance_type)?.vcpus)
-                .unwrap_or(1)
-                .min(QUEUES),
-            forwards: instance.machine.forwards.clone(),
-            neighbours: Some(self.home.network(interface.vpc_id.as_str())),
-            metadata: self.document(&instance.instance_id)?,
-        }))
-    }
 }
 
 #[cfg(test)]

@@ -16,11 +16,13 @@ use crate::cloud::id::Id;
 use crate::cloud::mapping::GIB;
 use crate::cloud::operation::Operation;
 use crate::cloud::{Cloud, instance_type, layer, time, volume};
+use crate::launch::network::{BackEnd, NetworkConfig};
 use crate::monitor::client;
 use crate::monitor::config::{
     self, ConsoleLogConfig, Disks, FirmwareName, Hvm, InstanceConfig, InstanceIdentity, Mode, Pv, VolumeConfig,
     VolumeSource,
 };
+use crate::net::QUEUE_PAIRS_MAX;
 
 /// How much of the console's output is kept, in bytes: EC2 keeps 64 KiB.
 const CONSOLE_KEEP: u64 = 256 << 10;
@@ -137,6 +139,31 @@ impl Cloud {
             grace_ms: GRACE_MS,
             restart: true,
         })
+    }
+
+    /// The network of an instance's machine; nothing for a machine without a card.
+    ///
+    /// # Errors
+    /// As for what the instance is told of itself.
+    pub(in crate::cloud) fn network_config(&self, instance: &Instance) -> Result<Option<NetworkConfig>, CloudError> {
+        let asked = instance.machine.net.clone();
+        let Some(interface) = instance.network_interface.clone().filter(|_| asked != Some(BackEnd::None)) else {
+            return Ok(None);
+        };
+        let vcpus = instance_type::find(&instance.instance_type)?.vcpus;
+        Ok(Some(NetworkConfig {
+            outside_is_optional: asked.is_none() && instance.machine.forwards.is_empty(),
+            back_end: asked.unwrap_or(BackEnd::User),
+            mac: interface.mac_address,
+            address: interface.private_ip_address,
+            subnet: interface.subnet_cidr,
+            vpc: interface.vpc_cidr,
+            host_name: interface.private_dns_name.clone(),
+            queue_pairs: u16::try_from(vcpus).unwrap_or(QUEUE_PAIRS_MAX).min(QUEUE_PAIRS_MAX),
+            forwards: instance.machine.forwards.clone(),
+            neighbours: Some(self.home.network(interface.vpc_id.as_str())),
+            metadata: self.document(&instance.instance_id)?,
+        }))
     }
 
     /// What a PV guest is booted with, where its image names kernel and ramdisk images.

@@ -35,24 +35,26 @@ impl Cloud {
         let scope = self.scope.clone();
         self.catalogue.read(|tx| refuse_duplicate(tx, &scope, name))?;
         let (kept, material) = key_pair::make(name, kind)?;
-        let own = self.key_file(name);
-        if path.is_none() {
-            let dir = kept_in(&self.home, &self.scope);
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
-            made.map_err(CloudError::host(&dir, "cannot make the directory"))?;
-            // No key pair has this name: it is of one that was not made to its end, or is deleted.
-            Home::remove_file(&own)?;
-        }
+        let (own, is_own) = (self.key_file(name), path.is_none());
         let path = path.map_or(own, Path::to_owned);
-        write(&path, material.as_bytes()).map_err(CloudError::host(&path, "cannot write the private key"))?;
-        // Last: whoever is told of a key pair has the other half of it.
-        match self.keep_key_pair(name, &kept, tags) {
-            Ok(pair) => Ok((pair, path)),
-            Err(error) => {
-                let _ = fs::remove_file(&path);
-                Err(error)
+        let mut is_written = false;
+        let kept = self.keep_key_pair(name, &kept, tags, || {
+            if is_own {
+                let dir = path.parent().unwrap_or(Path::new("/"));
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+                made.map_err(CloudError::host(dir, "cannot make the directory"))?;
+                // No key pair has this name: it is of one that was not made to its end, or is deleted.
+                Home::remove_file(&path)?;
             }
+            // Before the pair is kept: whoever is told of it has the other half.
+            let written = write(&path, material.as_bytes());
+            is_written = written.is_ok();
+            written.map_err(CloudError::host(&path, "cannot write the private key"))
+        });
+        if kept.is_err() && is_written {
+            let _ = fs::remove_file(&path);
         }
+        Ok((kept?, path))
     }
 }
 
