@@ -76,8 +76,8 @@ impl Caretaker {
         for to in self.resets {
             self.desk.answer(to, Answer::failed(FailureKind::Ended, "the machine ended and no other could be started"));
         }
-        for to in self.freezes.into_iter().flat_map(Freezes::end) {
-            self.desk.answer(to, Answer::failed(FailureKind::Ended, "the machine ended before the snapshot was taken"));
+        for (to, answer) in self.freezes.into_iter().flat_map(Freezes::end) {
+            self.desk.answer(to, answer);
         }
         for to in self.changes.end() {
             self.desk

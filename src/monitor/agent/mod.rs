@@ -112,7 +112,7 @@ impl Freezes {
             }
             Err(e) => {
                 let why = format!("the host has no thread to ask the guest by: {e}");
-                Some(with(not_frozen(why), take(&wanted.volumes, wanted.files)))
+                Some(with(not_frozen(&why), take(&wanted.volumes, wanted.files)))
             }
         }
     }
@@ -171,16 +171,22 @@ impl Freezes {
         matches!(&self.now, Some(Freeze { phase: Phase::Thawing, .. }))
     }
 
-    /// The last machine has ended; gives who waits in vain.
-    pub fn end(mut self) -> Vec<ConnectionId> {
+    /// The last machine has ended; gives what is answered to those who wait still.
+    pub fn end(mut self) -> Vec<(ConnectionId, Answer)> {
         self.channel.hang_up();
-        let mut left: Vec<_> = self.waiting.drain(..).map(|wanted| wanted.from).collect();
+        let too_late = || Answer::failed(FailureKind::Ended, "the machine ended before the snapshot was taken");
+        let mut left: Vec<_> = self.waiting.drain(..).map(|wanted| (wanted.from, too_late())).collect();
         if let Some(Freeze { thread, taken, phase, .. }) = self.now.take() {
             drop(taken);
             // Its panic was told by others.
             let _ = thread.join();
             match phase {
-                Phase::Freezing(Wanted { from, .. }) | Phase::Taken(from, _) => left.push(from),
+                Phase::Freezing(Wanted { from, .. }) => left.push((from, too_late())),
+                // It was taken, whatever else.
+                Phase::Taken(from, answer) => {
+                    let were = not_frozen("the machine ended before its guest said that it had thawed them");
+                    left.push((from, with(were, answer)));
+                }
                 Phase::Thawing => {}
             }
         }
@@ -213,8 +219,8 @@ impl Freeze {
     }
 }
 
-fn not_frozen(why: impl Into<String>) -> FileSystems {
-    FileSystems::NotFrozen { why: why.into() }
+fn not_frozen(why: &(impl ToString + ?Sized)) -> FileSystems {
+    FileSystems::NotFrozen { why: why.to_string() }
 }
 
 /// The answer to a snapshot.

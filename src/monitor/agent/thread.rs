@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use super::not_frozen;
 use super::talk::{Talk, TalkError};
 use crate::monitor::protocol::FileSystems;
 use crate::vmm::virtio::console::channel::{Channel, ChannelError};
@@ -88,7 +89,10 @@ impl Work {
         };
         let opening = talk.opening();
         // From here on they are thawed, come what may.
-        let (said, is_taken) = match talk.freeze(Instant::now() + self.limits.freeze) {
+        let frozen = talk.freeze(Instant::now() + self.limits.freeze);
+        // Else its answer may come yet, and would be taken for the answer to what is asked next.
+        let is_answered = matches!(frozen, Ok(_) | Err(TalkError::Refused(_)));
+        let (said, is_taken) = match frozen {
             Ok(0) => (not_frozen("the guest has none that can be frozen"), false),
             Ok(count) => {
                 let is_taken = self.hold();
@@ -96,8 +100,16 @@ impl Work {
             }
             Err(error) => (not_frozen(&error), false),
         };
-        let thawed = talk.thaw(Instant::now() + self.limits.thaw);
-        drop(talk);
+        let thaw_by = Instant::now() + self.limits.thaw;
+        let thawed = if is_answered {
+            let thawed = talk.thaw(thaw_by);
+            drop(talk);
+            thawed
+        } else {
+            // The port has one listener.
+            drop(talk);
+            Talk::begin(&self.channel, thaw_by).and_then(|mut talk| talk.thaw(thaw_by))
+        };
         let said = match (said, &thawed) {
             (FileSystems::Frozen { .. }, _) if !is_taken => not_frozen("the snapshot was not taken in time"),
             (FileSystems::Frozen { .. }, Ok(0)) => not_frozen("the guest has thawed them before its time"),
@@ -147,8 +159,4 @@ impl Work {
         let _ = self.steps.send(step);
         (self.wake)();
     }
-}
-
-fn not_frozen(why: &(impl ToString + ?Sized)) -> FileSystems {
-    FileSystems::NotFrozen { why: why.to_string() }
 }

@@ -7,7 +7,7 @@ use vm_memory::Permissions;
 
 use super::super::chain::{Buffers, slices};
 use super::super::worker::QueueHandler;
-use super::channel::Channel;
+use super::channel::{BUFFER_MAX, Channel};
 use super::{ConsoleCounters, count};
 use crate::vmm::memory::GuestMemory;
 
@@ -46,8 +46,8 @@ impl ToHost {
                 let len = rest.copy_to(&mut bytes[..]);
                 let kept = channel.put(bytes.get(..len).unwrap_or_default());
                 taken += kept as u64;
-                // Whatever follows is lost as well, however long the guest says that it is.
-                if kept < len {
+                // Whatever follows is lost as well, however long the guest says that it is: one chain does not keep the thread.
+                if kept < len || taken >= BUFFER_MAX as u64 {
                     return Some(taken);
                 }
                 at += len;

@@ -86,6 +86,8 @@ impl Pairs {
     }
 
     fn start(&mut self, count: u16) -> io::Result<()> {
+        // No port is open now. Without this the guest might get what it has not agreed to.
+        self.shared.link.agree(self.terms.to_guest)?;
         let ports = self.shared.link.open(count)?;
         if ports.len() != usize::from(count) {
             return Err(io::Error::other(format!("{count} ports were asked for and {} are there", ports.len())));
