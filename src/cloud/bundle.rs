@@ -1,7 +1,6 @@
 //! Instance-store bundles, into the catalogue and out of it, and the local EC2 key that opens those made for it.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use super::home::Home;
 use super::image::{Image, ImageType};
 use super::mapping::Target;
 use crate::disk::foreign::Progress;
+use crate::disk::output::{OutputError, write_private};
 use crate::disk::{Disk, Raw};
 use crate::image::bundle::{self, Description, DeviceMapping, Kind, PrivateKey, PublicKey, Recipients, Trust};
 
@@ -99,15 +99,10 @@ fn ec2_key(home: &Home) -> Result<PrivateKey, CloudError> {
     if !path.exists() {
         let key = PrivateKey::generate().map_err(|e| CloudError::Damaged(format!("cannot make the EC2 key: {e}")))?;
         let pem = key.to_pem().map_err(|e| CloudError::Damaged(format!("cannot write the EC2 key: {e}")))?;
-        let failed = |cause| CloudError::host(&path, "cannot write the EC2 key")(cause);
-        let mut file = tempfile_in(home)?;
-        file.write_all(pem.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-        // Whoever is first has made it.
-        let from = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
-        let flags = rustix::fs::AtFlags::SYMLINK_FOLLOW;
-        match rustix::fs::linkat(rustix::fs::CWD, from, rustix::fs::CWD, &path, flags) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => Home::sync_dir(home.root())?,
-            Err(error) => return Err(failed(error.into())),
+        match write_private(&path, pem.as_bytes()) {
+            // Whoever was first has made it.
+            Ok(()) | Err(OutputError::Exists { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     private_key(&path)

@@ -210,6 +210,9 @@ pub enum CloudError {
     /// The disk of a person's file.
     #[error(transparent)]
     Disk(#[from] disk::Error),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] disk::foreign::OutputError),
     /// No room.
     #[error("{}: {need} bytes are needed and {have} are free", path.display())]
     NoSpace {
@@ -268,6 +271,7 @@ impl CloudError {
             Self::Bundle(_) => "InvalidManifest",
             Self::Disk(_)
             | Self::Import(_)
+            | Self::File(_)
             | Self::Layer(_)
             | Self::Damaged(_)
             | Self::Catalogue(_)

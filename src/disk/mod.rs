@@ -15,6 +15,7 @@ mod host_file;
 pub mod layered;
 mod lock;
 mod open;
+pub(crate) mod output;
 mod overlay;
 mod qcow2;
 mod qcow2_header;

@@ -1,6 +1,6 @@
 //! The instance metadata service: what it knows, and how it is asked for.
 //!
-//! It has no address of its own and opens nothing: whoever runs the machine gives the guest's connections to it and takes the
+//! It has no address of its own and opens nothing (but for [`load_or_create`], which keeps a key in a file): whoever runs the machine gives the guest's connections to it and takes the
 //! answers back ([`crate::net::StreamService`]), and tells it of changes ([`Service::reconfigure`]). What it answers depends on
 //! its [`Document`], its requests and its [`Clock`] alone.
 //!

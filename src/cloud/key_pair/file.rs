@@ -1,8 +1,7 @@
 //! The private halves of key pairs, in files of whoever made them.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::{KeyPair, KeyType, check_name, refuse_duplicate};
@@ -11,6 +10,7 @@ use crate::cloud::home::Home;
 use crate::cloud::scope::Scope;
 use crate::cloud::tag::Tags;
 use crate::cloud::{Cloud, key_pair};
+use crate::disk::output::write_private;
 
 impl Cloud {
     /// Where the private half of a key pair is, where it was not put elsewhere.
@@ -47,9 +47,9 @@ impl Cloud {
                 Home::remove_file(&path)?;
             }
             // Before the pair is kept: whoever is told of it has the other half.
-            let written = write(&path, material.as_bytes());
-            is_written = written.is_ok();
-            written.map_err(CloudError::host(&path, "cannot write the private key"))
+            write_private(&path, material.as_bytes())?;
+            is_written = true;
+            Ok(())
         });
         if kept.is_err() && is_written {
             let _ = fs::remove_file(&path);
@@ -60,16 +60,4 @@ impl Cloud {
 
 fn kept_in(home: &Home, scope: &Scope) -> PathBuf {
     home.root().join("keys").join(&scope.region).join(scope.account.as_str())
-}
-
-/// Writes a new file that only its owner can read, durably; where that fails there is none.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    let written = written.and_then(|()| File::open(dir)?.sync_all());
-    if written.is_err() {
-        let _ = fs::remove_file(path);
-    }
-    written
 }

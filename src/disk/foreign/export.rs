@@ -12,9 +12,9 @@ pub(super) use self::units::Units;
 pub use self::units::data_len;
 pub(crate) use self::units::is_zero;
 use super::Progress;
-use super::output::{Output, OutputError, Overwrite};
 use super::{vhd, vmdk};
 use crate::disk::Disk;
+use crate::disk::output::{Output, OutputError, Overwrite};
 
 /// The format of a file that is exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -12,18 +12,16 @@ mod fields;
 mod flaw;
 pub mod import;
 mod laid;
-mod output;
 #[cfg(test)]
 mod tests;
 mod vhd;
 mod vhdx;
 mod vmdk;
 
+pub use crate::disk::output::{OutputError, Overwrite};
 pub(crate) use beside::{BesideError, directory_of, open_beside};
 pub(crate) use export::is_zero;
 pub use flaw::Flaw;
-pub(crate) use output::Output;
-pub use output::{OutputError, Overwrite};
 
 /// How far something is that takes its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

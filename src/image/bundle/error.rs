@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{KeyError, ManifestError};
-use crate::disk::foreign::OutputError;
+use crate::disk::output::OutputError;
 
 /// Why a bundle is not read or written. Every message names the file, and the mend where there is one.
 #[derive(Debug, thiserror::Error)]

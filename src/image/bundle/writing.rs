@@ -14,7 +14,8 @@ use super::cipher::{Encrypting, Secret};
 use super::manifest::{Contents, Manifest, Part};
 use super::parts::{Splitter, part_name};
 use super::{BundleError, Bundler, Description, MAX_IMAGE, PrivateKey, PublicKey};
-use crate::disk::foreign::{Output, OutputError, Overwrite, Progress};
+use crate::disk::foreign::Progress;
+use crate::disk::output::{Output, OutputError, Overwrite};
 use crate::disk::{Disk, random_bytes};
 
 /// Bytes that are read at a time.

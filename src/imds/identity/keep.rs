@@ -1,12 +1,11 @@
 //! The key and its certificate, kept in files.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::{Signer, SignerError, generate_certificate};
+use crate::disk::output::{OutputError, write_private};
 use crate::image::bundle::{KeyError, PrivateKey};
 
 /// The key's file.
@@ -23,10 +22,10 @@ const FILE_MAX: u64 = 64 << 10;
 /// What the host says of the files; what is in them that is not usable.
 pub fn load_or_create(directory: &Path) -> Result<Signer, SignerError> {
     let key_path = directory.join(KEY);
-    let text = load_or_make(directory, &key_path, || PrivateKey::generate()?.to_pem())?;
+    let text = load_or_make(&key_path, || PrivateKey::generate()?.to_pem())?;
     let key = PrivateKey::from_pem(&text).map_err(|error| kept(&key_path, error.into()))?;
     let path = directory.join(CERTIFICATE);
-    let certificate = load_or_make(directory, &path, || generate_certificate(&key))?;
+    let certificate = load_or_make(&path, || generate_certificate(&key))?;
     Signer::new(key, certificate).map_err(|error| kept(&path, error))
 }
 
@@ -40,35 +39,21 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Sig
 }
 
 /// What is in a file; if there is none, makes it first.
-fn load_or_make(
-    directory: &Path,
-    path: &Path,
-    make: impl FnOnce() -> Result<String, KeyError>,
-) -> Result<String, SignerError> {
+fn load_or_make(path: &Path, make: impl FnOnce() -> Result<String, KeyError>) -> Result<String, SignerError> {
     match load(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         read => return read.map_err(failed("read", path)),
     }
-    let text = make()?;
-    write_once(directory, path, &text).map_err(failed("write", path))?;
-    // Whoever was first has made it.
-    load(path).map_err(failed("read", path))
+    match write_private(path, make()?.as_bytes()) {
+        // Whoever was first has made it.
+        Ok(()) | Err(OutputError::Exists { .. }) => load(path).map_err(failed("read", path)),
+        Err(OutputError::Host { source, .. }) => Err(failed("write", path)(source)),
+        Err(error) => Err(failed("write", path)(io::Error::other(error))),
+    }
 }
 
 fn load(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(FILE_MAX).read_to_string(&mut text)?;
     Ok(text)
-}
-
-/// Makes a file, whole and durable, unless there is one.
-fn write_once(directory: &Path, path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(directory)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    let from = format!("/proc/self/fd/{}", file.as_raw_fd());
-    match rustix::fs::linkat(rustix::fs::CWD, from, rustix::fs::CWD, path, rustix::fs::AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => File::open(directory)?.sync_all(),
-        Err(error) => Err(error.into()),
-    }
 }

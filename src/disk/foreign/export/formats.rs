@@ -7,7 +7,7 @@ use imago::{FormatCreateBuilder, qcow2};
 use vm_memory::VolatileSlice;
 
 use super::{ExportError, Units, is_zero};
-use crate::disk::foreign::output::Output;
+use crate::disk::output::Output;
 use crate::disk::{Disk, Qcow2, Qcow2Error};
 
 /// Bytes that are read at a time.

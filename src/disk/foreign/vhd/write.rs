@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::structures::*;
 use crate::disk::foreign::export::{ExportError, Units, is_zero};
 use crate::disk::foreign::fields::put;
-use crate::disk::foreign::output::Output;
+use crate::disk::output::Output;
 use crate::disk::random_bytes;
 
 /// The largest VHD, in bytes: 2040 GiB.

@@ -12,7 +12,7 @@ use super::sparse::{COMPRESSED, GRAIN_MARKER, Header, MARKERS, NEWLINES, PER_TAB
 use crate::disk::SECTOR_SIZE;
 use crate::disk::foreign::export::{ExportError, Units};
 use crate::disk::foreign::fields::{SECTOR, put};
-use crate::disk::foreign::output::Output;
+use crate::disk::output::Output;
 use crate::disk::random_bytes;
 
 /// Sectors of a grain, as all others have it too.

@@ -7,7 +7,8 @@ use std::time::Instant;
 use smoltcp::iface::SocketHandle;
 
 use super::*;
-use crate::net::address::{METADATA, Network, mac_of};
+use crate::net::address::{METADATA, mac_of};
+use crate::net::cidr::Cidr;
 use crate::net::testing::Guest;
 use crate::net::user::{UserConfig, UserLink};
 
@@ -21,7 +22,7 @@ fn link() -> Arc<UserLink> {
     let config = UserConfig {
         mac: mac_of(GUEST),
         address: GUEST,
-        subnet: Network::new(GATEWAY, 20).unwrap(),
+        subnet: Cidr::new(GATEWAY, 20),
         resolver: Ipv4Addr::new(172, 31, 0, 2),
         link_local_resolver: true,
         host_name: "ip-172-31-5-9".into(),
@@ -74,7 +75,7 @@ fn show(what: &str, mut took: Vec<Duration>) {
 #[ignore = "for figures"]
 fn from_request_to_answer() {
     let link = link();
-    let mut guest = Guest::new(&*link, mac_of(GUEST)).with_address(GUEST, Network::new(GATEWAY, 20).unwrap(), GATEWAY);
+    let mut guest = Guest::new(&*link, mac_of(GUEST)).with_address(GUEST, Cidr::new(GATEWAY, 20), GATEWAY);
     let one = connect(&mut guest);
     let answer = ask(&mut guest, one, PUT);
     let token = answer.rsplit("\r\n").next().unwrap();

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, RenameFlags, fstatvfs, linkat, renameat_with};
@@ -83,6 +83,10 @@ impl Output {
     /// # Errors
     /// See [`OutputError`].
     pub fn create(path: &Path, overwrite: Overwrite) -> Result<Self, OutputError> {
+        Self::create_as(path, overwrite, 0o666)
+    }
+
+    fn create_as(path: &Path, overwrite: Overwrite, mode: u32) -> Result<Self, OutputError> {
         let host = |operation| move |source| OutputError::Host { path: path.into(), operation, source };
         match std::fs::symlink_metadata(path) {
             Ok(_) if overwrite == Overwrite::Refuse => return Err(OutputError::Exists { path: path.into() }),
@@ -98,7 +102,7 @@ impl Output {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let (file, name) = create(directory, path).map_err(host("make it"))?;
+        let (file, name) = create(directory, path, mode).map_err(host("make it"))?;
         Ok(Self { file, path: path.into(), directory: directory.into(), overwrite, name })
     }
 
@@ -172,6 +176,16 @@ impl Output {
     }
 }
 
+/// Writes a new file that only its owner can read, whole and durable or not at all.
+///
+/// # Errors
+/// See [`OutputError`]; [`OutputError::Exists`] where there is one, which stays.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), OutputError> {
+    let output = Output::create_as(path, Overwrite::Refuse, 0o600)?;
+    output.file().write_all_at(bytes, 0).map_err(|error| output.failed("write it", error))?;
+    output.finish()
+}
+
 impl Drop for Output {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
@@ -183,9 +197,9 @@ impl Drop for Output {
 
 /// A file without a name in `directory`, so that nothing is left of it where the process ends before it is whole; or, where
 /// the file system has none such, one with a name beside `path`.
-fn create(directory: &Path, path: &Path) -> io::Result<(File, Option<PathBuf>)> {
+fn create(directory: &Path, path: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o666);
+    options.read(true).write(true).mode(mode);
     match options.clone().custom_flags(libc::O_TMPFILE).open(directory) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
             let name = name_beside(path)?;
