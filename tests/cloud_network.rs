@@ -147,6 +147,7 @@ fn of_keys_that_are_made_at_once_one_is_and_its_private_half_is_there() {
                 cloud
                     .amiboot(&["key", "create", "mine", "--json"])
                     .stdout(std::process::Stdio::piped())
+                    .stderr(std::process::Stdio::null())
                     .spawn()
                     .unwrap()
             })

@@ -11,9 +11,8 @@ use std::thread::{self, JoinHandle};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::imds::{Document, Service};
-use crate::net::address::{Network as Net, NoNetwork};
 use crate::net::cidr::Cidr;
-use crate::net::tap::{Lease, Services, TapError, TapLink};
+use crate::net::tap::{Lease, Services, TapError, TapLink, is_name};
 use crate::net::user::{Forward, Neighbours, NoForward, Notice, Outside, UserConfig, UserError, UserLink};
 use crate::net::{Link, Mac, StreamService, bridge};
 use crate::vmm::virtio::net::NetworkConfig as Card;
@@ -43,16 +42,10 @@ pub enum BackEnd {
 #[error("{0:?} is no network: user, isolated, tap=NAME, bridge=NAME or none")]
 pub struct NoBackEnd(pub String);
 
-/// Most bytes of an interface's name (IFNAMSIZ, less its end).
-const INTERFACE_MAX: usize = 15;
-
 impl FromStr for BackEnd {
     type Err = NoBackEnd;
 
     fn from_str(text: &str) -> Result<Self, NoBackEnd> {
-        let is_name = |name: &str| {
-            (1..=INTERFACE_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
-        };
         match text.split_once('=') {
             Some(("tap", name)) if is_name(name) => Ok(Self::Tap(name.into())),
             Some(("bridge", name)) if is_name(name) => Ok(Self::Bridge(name.into())),
@@ -144,9 +137,6 @@ pub enum NetworkError {
     /// A forwarding of a port.
     #[error(transparent)]
     Forward(#[from] NoForward),
-    /// Addresses that are none.
-    #[error("network.subnet: {0}")]
-    Subnet(#[from] NoNetwork),
     /// Ports are forwarded by the default link only.
     #[error("ports of the host lead to the guest only with --net user, not with --net {0}")]
     NoForwards(BackEnd),
@@ -244,7 +234,7 @@ fn in_front_of(tap: TapLink, config: &NetworkConfig, service: &Option<Arc<Servic
     let gateway = config.subnet.address(1).unwrap_or(config.address);
     let lease = Lease {
         address: config.address,
-        network: Net::new(config.subnet.first(), config.subnet.bits())?,
+        network: config.subnet,
         gateway,
         // Whoever made the tap has it answer there, or gives the guest another resolver.
         resolvers: vec![gateway],
@@ -289,22 +279,19 @@ fn open_user(
     service: &Option<Arc<Service>>,
     notice: &Notice,
 ) -> Result<Arc<UserLink>, NetworkError> {
-    let network = |cidr: Cidr| Net::new(cidr.first(), cidr.bits());
-    let neighbours = config
-        .neighbours
-        .clone()
-        .map(|directory| Ok::<_, NetworkError>(Neighbours { directory, network: network(config.vpc)? }));
+    let neighbours = config.neighbours.clone();
+    let neighbours = neighbours.map(|directory| Neighbours { directory, network: config.vpc });
     Ok(UserLink::start(UserConfig {
         mac: config.mac,
         address: config.address,
-        subnet: network(config.subnet)?,
+        subnet: config.subnet,
         resolver: config.vpc.address(2).unwrap_or(config.address),
         link_local_resolver: true,
         host_name: config.host_name.clone(),
         domain: domain(config).to_owned(),
         mtu: MTU,
         outside,
-        neighbours: neighbours.transpose()?,
+        neighbours,
         imds: service.clone().map(|service| service as Arc<dyn StreamService>),
         imds_ipv6: is_ipv6(config),
         notice: notice.clone(),
@@ -334,7 +321,18 @@ mod tests {
         for text in ["user", "isolated", "tap=tap0", "bridge=br0", "none"] {
             assert_eq!(text.parse::<BackEnd>().unwrap().to_string(), text);
         }
-        for text in ["", "tap", "tap=", "tap=a/b", "bridge=0123456789abcdef", "user=x", "nat", "tap=a b"] {
+        for text in [
+            "",
+            "tap",
+            "tap=",
+            "tap=a/b",
+            "bridge=0123456789abcdef",
+            "user=x",
+            "nat",
+            "tap=a b",
+            "tap=a%d",
+            "bridge=..",
+        ] {
             assert_eq!(text.parse::<BackEnd>(), Err(NoBackEnd(text.into())));
         }
     }

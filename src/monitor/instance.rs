@@ -23,7 +23,7 @@ use crate::launch::console::pump::{Output, Pump};
 use crate::launch::console::say;
 use crate::launch::console::transcript::Transcript;
 use crate::launch::firmware::FirmwareOptions;
-use crate::launch::network::{Network, NetworkError, Opening};
+use crate::launch::network::{BackEnd, Network, NetworkError, Opening};
 use crate::launch::seed;
 use crate::launch::session::{Ended, Limits, Machines, Outcome, SessionError};
 use crate::launch::signals::EndSignals;
@@ -63,9 +63,6 @@ pub enum InstanceError {
     /// The network.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// There is nothing to put on its seed disk.
-    #[error("seed_disk: the instance is told nothing of itself: it needs network.metadata")]
-    Seed,
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ServerError),
@@ -181,7 +178,8 @@ fn live(
     if !accept_interpreting_kvm {
         kvm.require_hardware()?;
     }
-    let network = config.network.clone().map(|config| Network::begin(config, notice())).transpose();
+    let network = config.network.clone().filter(|network| network.back_end != BackEnd::None);
+    let network = network.map(|config| Network::begin(config, notice())).transpose();
     let network = network.map_err(host("the network's thread"))?;
     let volumes::Opened { volumes, layered } = volumes::open(&config.volumes)?;
     timeline.mark(Mark::ConfigurationRead);
@@ -191,9 +189,9 @@ fn live(
     *server = Some(Server::start(&config.control_socket, desk.clone())?);
     let mut start = choose(config, &volumes, &timeline)?;
     let mut disks = volumes.into_disks();
-    if config.seed_disk {
-        let document = config.network.as_ref().and_then(|network| network.metadata.as_ref());
-        let document = document.ok_or(InstanceError::Seed)?;
+    if config.seed_disk
+        && let Some(document) = config.network.as_ref().and_then(|network| network.metadata.as_ref())
+    {
         disks.push(seed::disk(document).map_err(host("the seed disk"))?);
     }
     let mut boot = || {

@@ -69,6 +69,12 @@ impl Cidr {
         address.to_bits() & mask(self.bits) == self.first.to_bits()
     }
 
+    /// Whether a host may have that address: one in it that is neither the network's own nor everybody's.
+    #[must_use]
+    pub fn has_host(self, address: Ipv4Addr) -> bool {
+        self.contains(address) && address != self.first && address != self.broadcast()
+    }
+
     /// The part with this number, from 0, of those of `bits` bits that it has.
     #[must_use]
     pub fn part(self, bits: u8, number: u32) -> Option<Self> {
@@ -138,6 +144,18 @@ mod tests {
         assert_eq!(all.size(), u32::MAX);
         let one: Cidr = "10.1.2.3/32".parse().unwrap();
         assert_eq!((one.size(), one.address(0), one.address(1)), (1, Some(one.first()), None));
+    }
+
+    #[test]
+    fn hosts_have_all_addresses_but_the_first_and_the_last() {
+        let subnet = Cidr::new(Ipv4Addr::new(172, 31, 21, 9), 20);
+        assert_eq!((subnet.first(), subnet.broadcast()), ([172, 31, 16, 0].into(), [172, 31, 31, 255].into()));
+        assert_eq!(subnet.mask(), Ipv4Addr::new(255, 255, 240, 0));
+        assert!(subnet.has_host([172, 31, 16, 1].into()) && subnet.has_host([172, 31, 31, 254].into()));
+        for no in [[172, 31, 16, 0], [172, 31, 31, 255], [172, 31, 32, 1], [172, 31, 15, 9]] {
+            assert!(!subnet.has_host(no.into()), "{no:?}");
+        }
+        assert!(!Cidr::new(Ipv4Addr::LOCALHOST, 32).has_host(Ipv4Addr::LOCALHOST));
     }
 
     #[test]

@@ -87,7 +87,9 @@ impl FrameQueue {
 
     /// Drops all frames.
     pub(super) fn clear(&self) {
-        *self.waiting() = Waiting::default();
+        // The sign is taken back while nothing can come: what comes after it raises it again.
+        let mut waiting = self.waiting();
+        *waiting = Waiting::default();
         self.sign.take();
     }
 }

@@ -13,7 +13,7 @@ use smoltcp::time::Instant as StackInstant;
 use smoltcp::wire::{EthernetAddress, IpCidr};
 use vm_memory::VolatileSlice;
 
-use super::address::Network;
+use super::cidr::Cidr;
 use super::{Conversation, HEADER_SIZE, LARGE_FRAME_MAX, Link, Mac, Next, Port, StreamService};
 
 /// After how long a test that waits has failed.
@@ -138,8 +138,8 @@ impl Guest {
     }
 
     /// The same with an address.
-    pub(crate) fn with_address(mut self, address: Ipv4Addr, subnet: Network, gateway: Ipv4Addr) -> Self {
-        self.interface.update_ip_addrs(|all| all.push(IpCidr::new(address.into(), subnet.prefix())).unwrap());
+    pub(crate) fn with_address(mut self, address: Ipv4Addr, subnet: Cidr, gateway: Ipv4Addr) -> Self {
+        self.interface.update_ip_addrs(|all| all.push(IpCidr::new(address.into(), subnet.bits())).unwrap());
         self.interface.routes_mut().add_default_ipv4_route(gateway).unwrap();
         self
     }

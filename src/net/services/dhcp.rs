@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::net::Mac;
-use crate::net::address::Network;
+use crate::net::cidr::Cidr;
 use crate::net::wire::bytes_at;
 use crate::net::wire::udp::Udp;
 
@@ -49,7 +49,7 @@ pub struct Lease {
     /// Its address.
     pub address: Ipv4Addr,
     /// Its subnet.
-    pub network: Network,
+    pub network: Cidr,
     /// The server, as which the gateway answers, and the way out.
     pub gateway: Ipv4Addr,
     /// The resolvers, in their order.

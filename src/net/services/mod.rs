@@ -23,7 +23,8 @@ use rustix::event::PollFd;
 
 use self::budget::Budget;
 use self::streams::Streams;
-use super::address::{METADATA_V6, Network, RESOLVER_V6, SERVICES_V6, link_local_of};
+use super::address::{METADATA_V6, RESOLVER_V6, SERVICES_V6, link_local_of};
+use super::cidr::Cidr;
 use super::counters::NetCounters;
 use super::queue::FrameQueue;
 use super::wire::arp::Arp;
@@ -44,7 +45,7 @@ pub(super) struct Config {
     /// Their IPv4 addresses, the gateway's first where there is one; at most five.
     pub addresses: Vec<Ipv4Addr>,
     /// The guest's subnet, of which unknown hosts are unreachable; beyond it networks are.
-    pub network: Option<Network>,
+    pub network: Option<Cidr>,
     /// What the guest is told by DHCP; nothing where another server is to tell it.
     pub dhcp: Option<dhcp::Lease>,
     /// Who answers at port 80 of [`super::address::METADATA`].

@@ -25,7 +25,7 @@ impl Bench {
     }
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let network = Network::new(GATEWAY, 20).unwrap();
+        let network = Cidr::new(GATEWAY, 20);
         let lease = dhcp::Lease {
             address: GUEST,
             network,

@@ -21,6 +21,7 @@ pub use self::error::TapError;
 use self::filter::Filter;
 pub use self::filter::{Lease, Services};
 use self::port::{TapReceiver, TapSender};
+pub(crate) use self::sys::is_name;
 use super::address::{METADATA, mac_of};
 use super::counters::NetCounters;
 use super::services::attend::{Attendant, Desk};

@@ -20,7 +20,7 @@ const ADD_TO_BRIDGE: libc::Ioctl = 0x89a2;
 pub(in crate::net) const NAME_MAX: usize = libc::IFNAMSIZ - 1;
 
 /// Whether an interface can have that name.
-pub(in crate::net) fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let is_odd = |byte: u8| byte == b'/' || byte == b':' || byte == b'%' || !byte.is_ascii_graphic();
     (1..=NAME_MAX).contains(&name.len()) && !name.bytes().any(is_odd) && name != "." && name != ".."
 }
@@ -174,11 +174,11 @@ pub(super) fn write(queue: &File, pieces: &[VolatileSlice<'_>]) -> io::Result<us
 /// Reads a frame, and gives its length; nothing where it did not fit, and is lost.
 ///
 /// # Errors
-/// What the kernel said: `WouldBlock` where none waits, `InvalidInput` for more pieces than it takes.
+/// What the kernel said: `WouldBlock` where none waits.
 pub(super) fn read(queue: &File, pieces: &[VolatileSlice<'_>]) -> io::Result<Option<usize>> {
-    if pieces.len() >= MAX_SEGMENTS {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
+    // As many as the kernel takes beside the one below. A frame must be taken away, whatever pieces there are for it: it would be
+    // read again and again.
+    let pieces = pieces.get(..MAX_SEGMENTS - 1).unwrap_or(pieces);
     let guards: Vec<_> = pieces.iter().map(VolatileSlice::ptr_guard_mut).collect();
     let mut iovecs: Vec<_> =
         guards.iter().map(|guard| libc::iovec { iov_base: guard.as_ptr().cast(), iov_len: guard.len() }).collect();
@@ -192,4 +192,29 @@ pub(super) fn read(queue: &File, pieces: &[VolatileSlice<'_>]) -> io::Result<Opt
     let len = usize::try_from(answer).map_err(|_| io::Error::last_os_error())?;
     let room = pieces.iter().map(VolatileSlice::len).fold(0usize, usize::saturating_add);
     Ok(Some(len).filter(|len| *len <= room))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_is_taken_away_whatever_pieces_there_are_for_it() {
+        let (from, to) = rustix::pipe::pipe().unwrap();
+        let (from, mut to) = (File::from(from), File::from(to));
+        let mut bytes = vec![0u8; 5000];
+        for count in [1, 1022, 1023, 1024, 1025, 5000] {
+            to.write_all(&[7; 20]).unwrap();
+            let pieces: Vec<_> = bytes.chunks_mut(1).take(count).map(VolatileSlice::from).collect();
+            let read = read(&from, &pieces).unwrap();
+            assert_eq!(read, (count >= 20).then_some(20), "{count}");
+            // Of what did not fit a pipe keeps the rest.
+            rustix::io::ioctl_fionbio(&from, true).unwrap();
+            let mut rest = [0; 64];
+            while rustix::io::read(&from, &mut rest).is_ok_and(|read| read > 0) {}
+            rustix::io::ioctl_fionbio(&from, false).unwrap();
+        }
+    }
 }

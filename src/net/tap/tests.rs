@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use smoltcp::socket::dhcpv4;
 
 use super::*;
-use crate::net::address::Network;
+use crate::net::cidr::Cidr;
 use crate::net::testing::{Echo, Guest};
 use crate::net::{Mac, bridge};
 
@@ -51,7 +51,7 @@ const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 struct Addresses {
     host: Ipv4Addr,
     guest: Ipv4Addr,
-    network: Network,
+    network: Cidr,
 }
 
 /// Addresses of a network that only that tap has.
@@ -62,7 +62,7 @@ fn addresses(tap: &Made) -> Addresses {
         Ipv4Addr::new(198, 18 + (a >> 7), a, (b & 0x3f) << 2 | 2),
     );
     assert!(ip(&format!("addr add {host}/30 dev {}", tap.0)));
-    Addresses { host, guest, network: Network::new(host, 30).unwrap() }
+    Addresses { host, guest, network: Cidr::new(host, 30) }
 }
 
 fn services(dhcp: Option<Lease>) -> Services {
@@ -144,7 +144,7 @@ fn guests_of_one_bridge_reach_each_other_and_nobody_speaks_for_the_metadata() {
     let (one, other) = (link(MAC), link(other_mac));
     let name = one.name().to_owned();
     assert!(std::path::Path::new("/sys/class/net").join(&name).exists());
-    let network = Network::new(Ipv4Addr::new(198, 19, 255, 0), 24).unwrap();
+    let network = Cidr::new(Ipv4Addr::new(198, 19, 255, 0), 24);
     let (own, its) = (Ipv4Addr::new(198, 19, 255, 2), Ipv4Addr::new(198, 19, 255, 3));
     let mut guest = Guest::new(&one, MAC).with_address(own, network, its);
     let mut peer = Guest::new(&other, other_mac).with_address(its, network, own);

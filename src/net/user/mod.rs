@@ -26,7 +26,8 @@ use self::port::{Incoming, UserReceiver, UserSender};
 use self::resolver::Resolver;
 use self::rule::Rule;
 use self::udp_forward::{Ends, UdpForwards};
-use super::address::{METADATA, Network, RESOLVER, mac_of};
+use super::address::{METADATA, RESOLVER, mac_of};
+use super::cidr::Cidr;
 use super::counters::NetCounters;
 use super::services::attend::{Attendant, Desk};
 use super::services::{Companion, Config, Engine, dhcp::Lease};
@@ -48,7 +49,7 @@ pub struct UserConfig {
     /// The guest's address.
     pub address: Ipv4Addr,
     /// Its subnet, whose first address after its own is the gateway's.
-    pub subnet: Network,
+    pub subnet: Cidr,
     /// Where the guest asks its resolver: in EC2 the second address of the VPC.
     pub resolver: Ipv4Addr,
     /// Whether the resolver also answers at [`RESOLVER`].
@@ -116,7 +117,7 @@ impl UserLink {
     /// [`UserError`]; nothing of it is left then.
     pub fn start(config: UserConfig) -> Result<Arc<Self>, UserError> {
         let UserConfig { mac, address, subnet, mtu, .. } = config;
-        let gateway = Ipv4Addr::from_bits(subnet.address().to_bits().saturating_add(1));
+        let gateway = Ipv4Addr::from_bits(subnet.first().to_bits().saturating_add(1));
         if !subnet.has_host(address) || address == gateway || address == config.resolver {
             return Err(UserError::Address(address));
         }

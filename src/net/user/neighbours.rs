@@ -16,7 +16,8 @@ use rustix::event::PollFd;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 use crate::net::Mac;
-use crate::net::address::{Network, mac_of};
+use crate::net::address::mac_of;
+use crate::net::cidr::Cidr;
 use crate::net::queue::FrameQueue;
 use crate::net::services::Companion;
 use crate::net::wire::ipv4::Ipv4;
@@ -28,7 +29,7 @@ pub struct Neighbours {
     /// The directory of their sockets, one for each network; made where it is not there, for its owner only.
     pub directory: PathBuf,
     /// The addresses they may have: the subnet, or all of the VPC.
-    pub network: Network,
+    pub network: Cidr,
 }
 
 /// Why an instance cannot take its place.
@@ -66,7 +67,7 @@ pub enum NeighboursError {
 #[derive(Debug)]
 pub(super) struct Place {
     directory: OwnedFd,
-    network: Network,
+    network: Cidr,
     address: Ipv4Addr,
     mac: Mac,
     socket: UnixDatagram,
@@ -160,7 +161,7 @@ pub(super) struct Acquaintance {
     /// The instance's place.
     pub place: std::sync::Arc<Place>,
     /// The instance's subnet: beyond it ARP asks for nobody.
-    pub subnet: Network,
+    pub subnet: Cidr,
 }
 
 impl Companion for Acquaintance {

@@ -27,7 +27,7 @@ pub(super) use self::mend::mend_reset;
 pub(super) use self::stream::{Next, Reader, Stream};
 use super::forward::{Forward, ForwardError, try_tcp};
 use crate::net::Mac;
-use crate::net::address::Network;
+use crate::net::cidr::Cidr;
 use crate::net::queue::FrameQueue;
 use crate::net::services::Companion;
 use crate::net::services::attend::Desk;
@@ -103,7 +103,7 @@ pub(super) struct Guest {
     /// The guest's address.
     pub address: Ipv4Addr,
     /// The guest's subnet.
-    pub subnet: Network,
+    pub subnet: Cidr,
     /// The gateway, as which the program speaks.
     pub gateway: Ipv4Addr,
     /// The gateway's Ethernet address.
@@ -154,7 +154,11 @@ pub(super) fn start(
             process.end();
             return Err(OutsideError::Silent { program: outside.program.clone() });
         }
-        Err(_) => return Err(process.why_it_ended(outside, &forwards)),
+        Err(_) => {
+            // One that goes on all the same ends with its stream.
+            drop(ours);
+            return Err(process.why_it_ended(outside, &forwards));
+        }
     }
     let number = i32::try_from(process.child.id()).ok().and_then(Pid::from_raw);
     let number = number.ok_or_else(|| host(io::ErrorKind::InvalidData.into()))?;
@@ -307,14 +311,18 @@ impl Companion for Keeper {
         if self.watch.is_none() {
             return;
         }
-        if let Ok(Some(status)) = self.process.child.try_wait() {
-            self.watch = None;
-            self.stream.close();
-            (self.notice)(&format!(
-                "passt has ended ({status}): {}; the guest does not reach the world outside any more",
-                self.process.said()
-            ));
-        }
+        let status = match self.process.child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(status)) => status.to_string(),
+            // Who ignores the ends of children is not told how they ended.
+            Err(error) => error.to_string(),
+        };
+        self.watch = None;
+        self.stream.close();
+        (self.notice)(&format!(
+            "passt has ended ({status}): {}; the guest does not reach the world outside any more",
+            self.process.said()
+        ));
     }
 }
 

@@ -12,7 +12,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::net::Mac;
-use crate::net::address::{Network, SERVICES_V6};
+use crate::net::address::SERVICES_V6;
+use crate::net::cidr::Cidr;
 use crate::net::services::dhcp::{CLIENT_PORT, SERVER_PORT};
 use crate::net::wire::arp::Arp;
 use crate::net::wire::ipv4::Ipv4;
@@ -53,9 +54,9 @@ pub(super) struct Rule {
     /// The guest's address.
     pub address: Ipv4Addr,
     /// Its subnet, or the larger network that others are in.
-    pub network: Network,
+    pub network: Cidr,
     /// Its subnet.
-    pub subnet: Network,
+    pub subnet: Cidr,
     /// The way out, which is one of the link's own addresses.
     pub gateway: Ipv4Addr,
     /// The gateway's Ethernet address.

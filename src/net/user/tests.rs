@@ -17,8 +17,8 @@ pub(super) const RESOLVES: Ipv4Addr = Ipv4Addr::new(172, 31, 0, 2);
 pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(172, 31, 16, 17);
 pub(super) const SERVICE: SocketAddrV4 = SocketAddrV4::new(METADATA, 80);
 
-pub(super) fn subnet() -> Network {
-    Network::new(GATEWAY, 20).unwrap()
+pub(super) fn subnet() -> Cidr {
+    Cidr::new(GATEWAY, 20)
 }
 
 pub(super) fn config() -> UserConfig {

@@ -12,7 +12,7 @@ const OTHER: [u8; 4] = [172, 31, 16, 18];
 fn lease() -> Lease {
     Lease {
         address: ADDRESS,
-        network: Network::new(GATEWAY, 20).unwrap(),
+        network: Cidr::new(GATEWAY, 20),
         gateway: GATEWAY,
         resolvers: vec![Ipv4Addr::new(172, 31, 0, 2)],
         host_name: "ip-172-31-16-17".into(),

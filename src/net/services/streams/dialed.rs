@@ -92,6 +92,7 @@ impl DialedSet {
                 // Whoever was at the host's side is gone.
                 socket.abort();
                 one.has_ended = true;
+                while socket.can_recv() && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
             }
             if socket.state() == State::Closed && !socket.can_recv() && !has_to_say(socket) {
                 sockets.remove(one.socket);

@@ -12,7 +12,7 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 31, 16, 1);
 const GUEST: Ipv4Addr = Ipv4Addr::new(172, 31, 16, 17);
 
 fn rule() -> Rule {
-    let network = |prefix| Network::new(GATEWAY, prefix).unwrap();
+    let network = |prefix| Cidr::new(GATEWAY, prefix);
     Rule {
         mac: mac_of(GUEST),
         address: GUEST,

@@ -94,6 +94,32 @@ fn a_guest_that_begins_anew_has_no_connections() {
 }
 
 #[test]
+fn ends_that_go_away_with_something_unread_are_forgotten() {
+    let link = UserLink::start(config()).unwrap();
+    let mut guest = guest_of(&link, GUEST);
+    // More often than there may be connections at a time.
+    for _ in 0..40 {
+        let at = listening(&mut guest, 22);
+        let host = dial(&link, 22);
+        // More than the host's end takes, so that some of it waits.
+        let mut sent = 0;
+        guest.drive(|guest| {
+            let socket = guest.sockets.get_mut::<tcp::Socket<'_>>(at);
+            if socket.can_send() {
+                sent += socket.send_slice(&[7; 4096]).unwrap();
+            }
+            (sent > 400_000 || sent > 0 && socket.send_queue() >= 4096).then_some(())
+        });
+        drop(host);
+        guest.drive(|guest| (!guest.sockets.get_mut::<tcp::Socket<'_>>(at).is_active()).then_some(()));
+        guest.sockets.remove(at);
+    }
+    let at = listening(&mut guest, 22);
+    let _host = dial(&link, 22);
+    guest.drive(|guest| guest.sockets.get_mut::<tcp::Socket<'_>>(at).may_send().then_some(()));
+}
+
+#[test]
 fn more_than_there_is_room_for_are_closed_and_none_is_kept() {
     let link = UserLink::start(config()).unwrap();
     let mut guest = guest_of(&link, GUEST);

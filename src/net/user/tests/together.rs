@@ -4,7 +4,7 @@ use super::*;
 
 fn two(directory: &std::path::Path, first: Ipv4Addr, second: Ipv4Addr) -> (Arc<UserLink>, Arc<UserLink>) {
     let link = |address| {
-        let network = Network::new(GATEWAY, 16).unwrap();
+        let network = Cidr::new(GATEWAY, 16);
         let neighbours = Some(Neighbours { directory: directory.into(), network });
         UserLink::start(UserConfig { address, mac: mac_of(address), neighbours, ..config() }).unwrap()
     };
