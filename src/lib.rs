@@ -3,6 +3,7 @@
 //! The rooms, from the top down; each uses only those below it (`docs/architecture.md` draws them):
 //!
 //! * [`cli`]: the command line;
+//! * [`api`]: EC2's API, which other people's tools speak;
 //! * [`cloud`]: images, snapshots, volumes and instances, in a catalogue;
 //! * [`bench`]: boots measured, many runs of one image in turn;
 //! * [`monitor`]: an instance's own process, and how others talk to it;
@@ -14,6 +15,7 @@
 //! * [`disk`]: formats, layers and locks: what a sequence of sectors is;
 //! * [`host`]: what this host can do.
 
+pub mod api;
 pub mod bench;
 pub mod cli;
 pub mod cloud;
