@@ -1,4 +1,19 @@
 //! EC2's API over HTTP, on the same catalogue as the command line.
+//!
+//! A request comes in by [`server`], is read to its end, and given to the [`service`]: that finds out [who asks](auth), reads
+//! the form by [`wire`] and hands it to the [action's](call) function in [`ec2`], which speaks to [`crate::cloud`]. Requests
+//! and answers have the types of [`model`].
 
+pub mod auth;
+pub mod background;
+pub mod call;
+pub mod clouds;
+pub mod ec2;
+pub mod error;
+pub mod metrics;
 pub mod model;
+pub mod server;
+pub mod service;
+pub mod sigv4;
+pub mod sts;
 pub mod wire;

@@ -18,6 +18,7 @@ mod region;
 mod run;
 mod run_network;
 mod scope;
+mod serve;
 mod snapshot;
 mod table;
 mod tag;
@@ -84,6 +85,7 @@ enum Command {
     /// Regions and their zones
     #[command(subcommand)]
     Region(region::RegionCommand),
+    Serve(serve::ServeArgs),
     /// Measures
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -115,6 +117,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Command::Key(command) => key::run(&command),
         Command::Tag(command) => tag::run(&command),
         Command::Region(command) => region::run(&command),
+        Command::Serve(args) => args.run().map(|()| 0),
         Command::Vmm(args) => vmm::run(&args, timeline),
     };
     match done {

@@ -76,6 +76,15 @@ impl Cloud {
         Ok(cloud)
     }
 
+    /// Does again what [`Cloud::open`] does first: undoes what dead processes left half done, and brings instances whose
+    /// machines have ended to the truth.
+    ///
+    /// # Errors
+    /// What the catalogue or the host says.
+    pub fn refresh(&mut self) -> Result<(), CloudError> {
+        self.sweep()
+    }
+
     /// Who asks, and where.
     #[must_use]
     pub fn scope(&self) -> &Scope {

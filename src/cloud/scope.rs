@@ -50,7 +50,7 @@ impl Serialize for Account {
 }
 
 /// Who asks, and in which region.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scope {
     /// The region's name, as in `us-east-1`.
     pub region: String,

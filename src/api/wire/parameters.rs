@@ -100,6 +100,11 @@ impl Fields {
         }
     }
 
+    /// Drops what a presigned address has of its signature.
+    pub fn forget_signature(&mut self) {
+        self.nodes.retain(|name, _| !name.starts_with("X-Amz-"));
+    }
+
     /// A member that is no list.
     ///
     /// # Errors

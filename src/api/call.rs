@@ -1,0 +1,147 @@
+//! A request on its way to the action that it asks for.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::mpsc;
+use std::sync::{Arc, LazyLock};
+
+use super::auth::Caller;
+use super::clouds::Clouds;
+use super::error::ApiError;
+use super::model::Action;
+use super::wire::parameters::{Fields, FromParameters, Left};
+use super::wire::xml::Xml;
+use super::{background::Background, ec2};
+use crate::cloud::{Cloud, CloudError};
+
+/// What a handler works with.
+pub struct Call<'a> {
+    /// The catalogue, in the caller's region and for the caller's account.
+    pub cloud: &'a mut Cloud,
+    /// The request's id.
+    pub request_id: &'a str,
+    clouds: &'a Arc<Clouds>,
+    background: &'a Background,
+}
+
+impl Call<'_> {
+    /// Begins long work, which goes on after the answer: `work` tells what it has written down, and that is given back as
+    /// soon as it does.
+    ///
+    /// # Errors
+    /// What `work` says, where it ends before it has told anything.
+    pub fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Cloud, &mut dyn FnMut(T)) -> Result<(), CloudError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (told, news) = mpsc::channel();
+        let (clouds, scope) = (self.clouds.clone(), self.cloud.scope().clone());
+        self.background.spawn(move || {
+            let done = clouds.open(&scope).and_then(|mut cloud| {
+                let told = told.clone();
+                // Nobody may be there any more.
+                work(&mut cloud, &mut |begun| drop(told.send(Ok(begun))))
+            });
+            if let Err(error) = done {
+                let _ = told.send(Err(ApiError::from(error)));
+            }
+        })?;
+        news.recv().unwrap_or_else(|_| Err(ApiError::new("InternalError", "the work ended without a word")))
+    }
+}
+
+/// A request's parameters. Handlers take what they understand, then say that they are [done](Asked::end).
+pub struct Asked<R> {
+    request: R,
+    is_ended: bool,
+}
+
+impl<R: Left> Asked<R> {
+    /// All that was understood was taken; nothing may be left.
+    ///
+    /// # Errors
+    /// `UnsupportedOperation` for what is left.
+    pub fn end(&mut self) -> Result<(), ApiError> {
+        self.is_ended = true;
+        match self.request.left("") {
+            None => Ok(()),
+            Some(path) => Err(ApiError::unsupported(format!("The parameter {path} is not supported"))),
+        }
+    }
+}
+
+impl<R> Deref for Asked<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.request
+    }
+}
+
+impl<R> DerefMut for Asked<R> {
+    fn deref_mut(&mut self) -> &mut R {
+        &mut self.request
+    }
+}
+
+/// Reads a request's parameters, does what it asks for, and writes the answer.
+pub type Handler = fn(&mut Call<'_>, Fields) -> Result<String, ApiError>;
+
+/// The way of an action.
+///
+/// # Errors
+/// What is wrong with the parameters, what the action says, `DryRunOperation`.
+pub fn run<A: Action>(
+    call: &mut Call<'_>,
+    mut fields: Fields,
+    handler: fn(&mut Call<'_>, &mut Asked<A::Request>) -> Result<A::Answer, ApiError>,
+) -> Result<String, ApiError> {
+    let mut request = A::Request::from_fields(&mut fields)?;
+    fields.end()?;
+    if A::take_dry_run(&mut request) {
+        return Err(ApiError::new("DryRunOperation", "Request would have succeeded, but DryRun flag is set."));
+    }
+    let mut asked = Asked { request, is_ended: false };
+    let answer = handler(call, &mut asked)?;
+    debug_assert!(asked.is_ended, "{} passes over parameters in silence", A::NAME);
+    Ok(Xml::answer(A::NAME, ec2::NAMESPACE, call.request_id, &answer))
+}
+
+/// Actions of a room: each with its function.
+macro_rules! actions {
+    ($($action:ident => $handler:path),* $(,)?) => {
+        /// The actions of this room.
+        pub const ACTIONS: &[(&str, $crate::api::call::Handler)] = &[$((
+            <$crate::api::model::$action as $crate::api::model::Action>::NAME,
+            |call, fields| $crate::api::call::run::<$crate::api::model::$action>(call, fields, $handler),
+        )),*];
+    };
+}
+pub(super) use actions;
+
+static HANDLERS: LazyLock<HashMap<&'static str, Handler>> =
+    LazyLock::new(|| ec2::ROOMS.iter().flat_map(|room| room.iter().copied()).collect());
+
+/// Whether there is an action of this name.
+#[must_use]
+pub fn is_action(name: &str) -> bool {
+    HANDLERS.contains_key(name)
+}
+
+/// Does what a request asks for.
+///
+/// # Errors
+/// As [`run`]; `InvalidAction`.
+pub fn dispatch(
+    clouds: &Arc<Clouds>,
+    background: &Background,
+    caller: &Caller,
+    request_id: &str,
+    action: &str,
+    fields: Fields,
+) -> Result<String, ApiError> {
+    let Some(handler) = HANDLERS.get(action) else {
+        return Err(ApiError::new("InvalidAction", format!("The action {action} is not valid for this web service.")));
+    };
+    clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, clouds, background }, fields))
+}

@@ -1,0 +1,13 @@
+//! EC2's actions: a room for each noun. A new action goes into the room of its noun: a function, and a line in the room's
+//! table.
+
+mod parts;
+mod place;
+
+use super::call::Handler;
+
+/// The namespace of answers.
+pub const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
+
+/// The tables of all rooms.
+pub const ROOMS: &[&[(&str, Handler)]] = &[place::ACTIONS];

@@ -1,0 +1,175 @@
+//! From an HTTP request to its answer, whoever carries them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use uuid::Uuid;
+
+use super::auth::{Auth, Caller};
+use super::background::Background;
+use super::clouds::Clouds;
+use super::error::ApiError;
+use super::metrics::Metrics;
+use super::sigv4::Signed;
+use super::wire::parameters::Fields;
+use super::wire::xml::Xml;
+use super::{call, sts};
+use crate::cloud::time;
+
+/// A request, read to its end.
+#[derive(Clone, Debug, Default)]
+pub struct HttpRequest {
+    /// `POST`.
+    pub method: String,
+    /// As it was sent.
+    pub path: String,
+    /// As it was sent, without the question mark.
+    pub query: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// All of it.
+    pub body: Vec<u8>,
+}
+
+impl HttpRequest {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+    }
+
+    fn signed(&self) -> Signed<'_> {
+        let Self { method, path, query, headers, body } = self;
+        Signed { method, path, query, headers, body }
+    }
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// As 200.
+    pub status: u16,
+    /// As `text/xml`.
+    pub content_type: &'static str,
+    /// Beside the type and the length.
+    pub headers: Vec<(&'static str, String)>,
+    /// All of it.
+    pub body: Vec<u8>,
+}
+
+impl HttpAnswer {
+    /// An answer without more headers.
+    pub fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, content_type, headers: Vec::new(), body: body.into() }
+    }
+}
+
+/// What was asked and answered, for the log.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    /// The request's id.
+    pub request_id: String,
+    /// Who it was, where that is known.
+    pub caller: Option<Caller>,
+    /// What was asked for.
+    pub action: String,
+    /// EC2's code of the error that was answered.
+    pub error: Option<String>,
+}
+
+/// The whole API.
+pub struct Service {
+    clouds: Arc<Clouds>,
+    auth: Auth,
+    background: Background,
+    metrics: Metrics,
+}
+
+impl Service {
+    /// On these catalogues, by these rules.
+    #[must_use]
+    pub fn new(clouds: Clouds, auth: Auth) -> Self {
+        Self { clouds: Arc::new(clouds), auth, background: Background::default(), metrics: Metrics::default() }
+    }
+
+    /// Work that goes on after its answer.
+    #[must_use]
+    pub fn background(&self) -> &Background {
+        &self.background
+    }
+
+    /// Answers a request. It may take a while: files are read and written.
+    pub fn answer(&self, request: &HttpRequest) -> (HttpAnswer, Told) {
+        let began = Instant::now();
+        match (request.method.as_str(), request.path.as_str()) {
+            ("GET" | "HEAD", "/health") => return (HttpAnswer::new(200, "text/plain", "ok\n"), Told::default()),
+            ("GET", "/metrics") => {
+                return (HttpAnswer::new(200, "text/plain; version=0.0.4", self.metrics.text()), Told::default());
+            }
+            _ => {}
+        }
+        let mut told = Told { request_id: Uuid::from_u128(random()).to_string(), ..Told::default() };
+        let mut answer = self.of_caller(request, &mut told);
+        answer.headers.push(("x-amzn-requestid", told.request_id.clone()));
+        self.metrics.count(&told.action, told.error.as_deref(), began.elapsed());
+        (answer, told)
+    }
+
+    fn of_caller(&self, request: &HttpRequest, told: &mut Told) -> HttpAnswer {
+        let caller = self.auth.caller(&request.signed(), time::now());
+        told.caller = caller.as_ref().ok().cloned();
+        let form = if request.method == "POST" { request.body.as_slice() } else { request.query.as_bytes() };
+        let fields = match (request.method.as_str(), request.path.as_str()) {
+            ("POST" | "GET", "/" | "") => Fields::parse(form).map_err(ApiError::from),
+            _ => Err(ApiError::new("InvalidAction", format!("There is nothing at {} {}", request.method, request.path))),
+        };
+        let done = fields.and_then(|mut fields| {
+            told.action = fields.take_text("Action").unwrap_or_default();
+            let version = fields.take_text("Version").unwrap_or_default();
+            fields.forget_signature();
+            let is_sts = version == sts::VERSION || told.action == "GetCallerIdentity";
+            Ok((is_sts, fields, caller?))
+        });
+        let is_sts = done.as_ref().is_ok_and(|(is_sts, ..)| *is_sts);
+        let id = &told.request_id;
+        let done = done.and_then(|(is_sts, fields, caller)| match told.action.as_str() {
+            "" => Err(ApiError::new("MissingAction", "The request must contain the parameter Action")),
+            action if is_sts => sts::dispatch(&caller, id, action, fields),
+            action => call::dispatch(&self.clouds, &self.background, &caller, id, action, fields),
+        });
+        match done {
+            Ok(xml) => HttpAnswer::new(200, "text/xml;charset=UTF-8", xml),
+            Err(error) => {
+                // Not every text that somebody sends is to be a line of the metrics.
+                if !call::is_action(&told.action) {
+                    told.action = "-".into();
+                }
+                told.error = Some(error.code.clone());
+                let body = if is_sts { sts::error(&error, id) } else { ec2_error(&error, id) };
+                HttpAnswer::new(error.status(), "text/xml;charset=UTF-8", body)
+            }
+        }
+    }
+}
+
+fn ec2_error(error: &ApiError, request_id: &str) -> String {
+    let text = Xml::fragment(|xml| {
+        xml.element("Response", |xml| {
+            xml.element("Errors", |xml| {
+                xml.element("Error", |xml| {
+                    xml.member("Code", Some(&error.code));
+                    xml.member("Message", Some(&error.message));
+                });
+            });
+            xml.member("RequestID", Some(&request_id.to_owned()));
+        });
+    });
+    format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{text}")
+}
+
+/// Numbers for ids, which nobody needs to be unable to guess.
+fn random() -> u128 {
+    let mut bytes = [0; 16];
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    uuid::Builder::from_random_bytes(bytes).into_uuid().as_u128()
+}
