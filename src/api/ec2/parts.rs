@@ -2,8 +2,10 @@
 
 use crate::api::error::ApiError;
 use crate::api::model::{Filter, Tag, TagSpecification};
-use crate::cloud::filter;
+use crate::api::wire::Timestamp;
+use crate::cloud::filter::{self, Filtered, Filters};
 use crate::cloud::tag::Tags;
+use crate::cloud::time;
 
 /// Filters of a request.
 pub fn filters(filters: &mut Vec<Filter>) -> Result<Vec<filter::Filter>, ApiError> {
@@ -46,6 +48,55 @@ pub fn tags_for_all<const N: usize>(
         }
     }
     Ok(all)
+}
+
+/// Those of a listing that pass its filters.
+pub fn filtered<T: Filtered>(items: Vec<T>, asked: &mut Vec<Filter>) -> Result<Vec<T>, ApiError> {
+    let passing = Filters::parse::<T>(&filters(asked)?)?;
+    Ok(items.into_iter().filter(|item| passing.pass(item)).collect())
+}
+
+/// A number of an answer.
+pub fn count(value: Option<u64>) -> Option<i64> {
+    value.and_then(|value| i64::try_from(value).ok())
+}
+
+/// A number of a request that cannot be negative.
+pub fn natural(value: Option<i64>, parameter: &str) -> Result<Option<u64>, ApiError> {
+    let wrong = |value: i64| ApiError::value(format!("Value ({value}) for parameter {parameter} is invalid. It is negative."));
+    value.map(|value| u64::try_from(value).map_err(|_| wrong(value))).transpose()
+}
+
+/// A time as the domain writes it.
+pub fn moment(text: &str) -> Option<Timestamp> {
+    time::parse(text).map(Timestamp)
+}
+
+/// A text that says something: an empty one is as good as none.
+pub fn text(value: &mut Option<String>) -> Option<String> {
+    value.take().filter(|text| !text.is_empty())
+}
+
+/// A member that only says what is so anyhow.
+///
+/// # Errors
+/// `UnsupportedOperation` where it says something else.
+pub fn only(value: &mut Option<String>, parameter: &str, possible: &[&str]) -> Result<(), ApiError> {
+    match text(value) {
+        Some(value) if !possible.contains(&value.as_str()) => {
+            Err(ApiError::unsupported(format!("The value {value} of the parameter {parameter} is not supported")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ids together with pages, which EC2 refuses.
+pub fn check_page(ids: &[String], max_results: Option<i64>, what: &str) -> Result<(), ApiError> {
+    if !ids.is_empty() && max_results.is_some() {
+        let message = format!("The parameter {what} cannot be used with the parameter maxResults");
+        return Err(ApiError::combination(message));
+    }
+    Ok(())
 }
 
 /// A required member.

@@ -1,0 +1,64 @@
+//! Instances start, stop, and go.
+
+use std::mem::take;
+
+use super::answer::state;
+use crate::api::call::{Asked, Call};
+use crate::api::error::ApiError;
+use crate::api::model::{
+    Done, InstanceStateChange, RebootInstancesRequest, StartInstancesRequest, StartInstancesResult,
+    StopInstancesRequest, StopInstancesResult, TerminateInstancesRequest, TerminateInstancesResult,
+};
+use crate::cloud::{StateChange, StopRequest};
+
+fn some(ids: Vec<String>) -> Result<Vec<String>, ApiError> {
+    if ids.is_empty() { Err(ApiError::missing("InstanceId")) } else { Ok(ids) }
+}
+
+fn changes(changes: Vec<StateChange>) -> Vec<InstanceStateChange> {
+    let change = |change: StateChange| InstanceStateChange {
+        instance_id: Some(change.instance_id.to_string()),
+        previous_state: Some(state(&change.previous_state)),
+        current_state: Some(state(&change.current_state)),
+    };
+    changes.into_iter().map(change).collect()
+}
+
+pub fn start(call: &mut Call<'_>, asked: &mut Asked<StartInstancesRequest>) -> Result<StartInstancesResult, ApiError> {
+    let ids = some(take(&mut asked.instance_ids))?;
+    asked.end()?;
+    Ok(StartInstancesResult { starting_instances: changes(call.cloud.start_instances(&ids)?) })
+}
+
+pub fn stop(call: &mut Call<'_>, asked: &mut Asked<StopInstancesRequest>) -> Result<StopInstancesResult, ApiError> {
+    let ids = some(take(&mut asked.instance_ids))?;
+    let request = StopRequest { force: force(&mut asked.force, asked_os(&mut asked.skip_os_shutdown)), grace: None };
+    asked.end()?;
+    Ok(StopInstancesResult { stopping_instances: changes(call.cloud.stop_instances(&ids, request)?) })
+}
+
+pub fn terminate(
+    call: &mut Call<'_>,
+    asked: &mut Asked<TerminateInstancesRequest>,
+) -> Result<TerminateInstancesResult, ApiError> {
+    let ids = some(take(&mut asked.instance_ids))?;
+    let request = StopRequest { force: force(&mut asked.force, asked_os(&mut asked.skip_os_shutdown)), grace: None };
+    asked.end()?;
+    Ok(TerminateInstancesResult { terminating_instances: changes(call.cloud.terminate_instances(&ids, request)?) })
+}
+
+/// Whether the guest is to be left out of it.
+fn asked_os(skip: &mut Option<bool>) -> bool {
+    skip.take() == Some(true)
+}
+
+fn force(force: &mut Option<bool>, skip: bool) -> bool {
+    force.take() == Some(true) || skip
+}
+
+pub fn reboot(call: &mut Call<'_>, asked: &mut Asked<RebootInstancesRequest>) -> Result<Done, ApiError> {
+    let ids = some(take(&mut asked.instance_ids))?;
+    asked.end()?;
+    call.cloud.reboot_instances(&ids, StopRequest::default())?;
+    Ok(Done)
+}

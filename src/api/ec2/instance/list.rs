@@ -1,0 +1,124 @@
+//! Instances as they are.
+
+use std::mem::take;
+
+use base64ct::{Base64, Encoding};
+
+use super::super::parts::{self, check_page, filtered, need, page};
+use super::answer::{reservations, state};
+use crate::api::call::{Asked, Call};
+use crate::api::error::ApiError;
+use crate::api::model::{
+    DescribeInstanceCreditSpecificationsRequest, DescribeInstanceCreditSpecificationsResult,
+    DescribeInstanceStatusRequest, DescribeInstanceStatusResult, DescribeInstancesRequest, DescribeInstancesResult,
+    GetConsoleOutputRequest, GetConsoleOutputResult, GetInstanceUefiDataRequest, GetInstanceUefiDataResult,
+    InstanceCreditSpecification, InstanceStatus, InstanceStatusDetails, InstanceStatusSummary,
+};
+use crate::api::wire::Timestamp;
+use crate::cloud::{Instance, time};
+
+/// What EC2 gives of a console's output, in bytes.
+const CONSOLE: u64 = 64 << 10;
+
+/// The order of pages: that of launches.
+fn order(instance: &Instance) -> String {
+    let Instance { launch_time, reservation_id, ami_launch_index, .. } = instance;
+    format!("{launch_time} {reservation_id} {ami_launch_index:08}")
+}
+
+pub fn describe(
+    call: &mut Call<'_>,
+    asked: &mut Asked<DescribeInstancesRequest>,
+) -> Result<DescribeInstancesResult, ApiError> {
+    let (ids, mut filters) = (take(&mut asked.instance_ids), take(&mut asked.filters));
+    let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
+    asked.include_managed_resources = None;
+    asked.end()?;
+    check_page(&ids, max_results, "instancesSet")?;
+    let found = filtered(call.cloud.instances(&ids)?, &mut filters)?;
+    let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
+    Ok(DescribeInstancesResult { reservations: reservations(&found), next_token })
+}
+
+pub fn status(
+    call: &mut Call<'_>,
+    asked: &mut Asked<DescribeInstanceStatusRequest>,
+) -> Result<DescribeInstanceStatusResult, ApiError> {
+    let (ids, mut filters) = (take(&mut asked.instance_ids), take(&mut asked.filters));
+    let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
+    let all = asked.include_all_instances.take() == Some(true);
+    asked.include_managed_resources = None;
+    asked.end()?;
+    check_page(&ids, max_results, "instancesSet")?;
+    let mut found = filtered(call.cloud.instances(&ids)?, &mut filters)?;
+    found.retain(|instance| all || instance.state == "running");
+    let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
+    Ok(DescribeInstanceStatusResult { instance_statuses: found.iter().map(status_of).collect(), next_token })
+}
+
+/// A machine that runs is well: its process would have ended it otherwise.
+fn status_of(instance: &Instance) -> InstanceStatus {
+    let runs = instance.state == "running";
+    let word = |word: &str| Some(word.to_owned());
+    let summary = InstanceStatusSummary {
+        status: word(if runs { "ok" } else { "not-applicable" }),
+        details: runs
+            .then(|| InstanceStatusDetails { name: word("reachability"), status: word("passed"), impaired_since: None })
+            .into_iter()
+            .collect(),
+    };
+    InstanceStatus {
+        availability_zone: Some(instance.availability_zone.clone()),
+        instance_id: Some(instance.instance_id.to_string()),
+        instance_state: Some(state(&instance.state)),
+        instance_status: Some(summary.clone()),
+        system_status: Some(summary),
+        ..InstanceStatus::default()
+    }
+}
+
+pub fn console_output(
+    call: &mut Call<'_>,
+    asked: &mut Asked<GetConsoleOutputRequest>,
+) -> Result<GetConsoleOutputResult, ApiError> {
+    let id = need(asked.instance_id.take(), "InstanceId")?;
+    // It is always the latest.
+    asked.latest = None;
+    asked.end()?;
+    let (instance, output) = call.cloud.console_output(&id, CONSOLE)?;
+    Ok(GetConsoleOutputResult {
+        instance_id: Some(instance.instance_id.to_string()),
+        timestamp: Some(Timestamp(time::now())),
+        output: Some(Base64::encode_string(&output)),
+    })
+}
+
+pub fn uefi_data(
+    call: &mut Call<'_>,
+    asked: &mut Asked<GetInstanceUefiDataRequest>,
+) -> Result<GetInstanceUefiDataResult, ApiError> {
+    let id = need(asked.instance_id.take(), "InstanceId")?;
+    asked.end()?;
+    let found = call.cloud.instances(&[id])?;
+    let id = found.first().map(|instance| instance.instance_id.to_string()).unwrap_or_default();
+    Err(ApiError::unsupported(format!("The UEFI variables of {id} cannot be read in EC2's form")))
+}
+
+pub fn credit_specifications(
+    call: &mut Call<'_>,
+    asked: &mut Asked<DescribeInstanceCreditSpecificationsRequest>,
+) -> Result<DescribeInstanceCreditSpecificationsResult, ApiError> {
+    let (ids, mut filters) = (take(&mut asked.instance_ids), take(&mut asked.filters));
+    let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
+    asked.end()?;
+    check_page(&ids, max_results, "instancesSet")?;
+    let mut found = filtered(call.cloud.instances(&ids)?, &mut filters)?;
+    found.retain(|instance| instance.instance_type.starts_with('t'));
+    let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
+    let specification = |instance: &Instance| InstanceCreditSpecification {
+        instance_id: Some(instance.instance_id.to_string()),
+        cpu_credits: Some(if instance.instance_type.starts_with("t2.") { "standard" } else { "unlimited" }.into()),
+    };
+    let instance_credit_specifications = found.iter().map(specification).collect();
+    Ok(DescribeInstanceCreditSpecificationsResult { instance_credit_specifications, next_token })
+}
