@@ -3,15 +3,21 @@
 //! They are made when they are first needed, and numbered as EC2 numbers default ones: 172.31.0.0/16, and 4096 addresses for
 //! each subnet.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+mod interface;
+
+use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
+
+pub(super) use interface::{of_all, of_instance};
 
 use super::error::CloudError;
 use super::home::Home;
 use super::id::{Id, Kind};
 use super::scope::Scope;
+use super::tag::Tags;
 use super::time;
 use crate::disk::random_bytes;
 use crate::net::Mac;
@@ -41,6 +47,12 @@ pub struct GroupIdentifier {
 pub struct NetworkInterface {
     /// `eni-...`
     pub network_interface_id: Id,
+    /// The instance that has it.
+    pub instance_id: Id,
+    /// Who owns it.
+    pub owner_id: String,
+    /// Its zone.
+    pub availability_zone: String,
     /// Its subnet.
     pub subnet_id: Id,
     /// The subnet's addresses.
@@ -60,8 +72,19 @@ pub struct NetworkInterface {
     pub mac_address: Mac,
     /// When it came.
     pub attach_time: String,
-    /// Its security groups.
+    /// Its security groups, in the order of their names.
     pub groups: Vec<GroupIdentifier>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+impl NetworkInterface {
+    /// The id of its attachment: `eni-attach-...`
+    #[must_use]
+    pub fn attachment_id(&self) -> String {
+        let id = self.network_interface_id.as_str();
+        format!("eni-attach-{}", id.strip_prefix(Kind::NetworkInterface.prefix()).unwrap_or(id))
+    }
 }
 
 fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -189,48 +212,31 @@ fn free_address(tx: &Transaction<'_>, home: &Home, subnet: &Id, cidr: Cidr) -> R
     })
 }
 
-/// The interface of an instance, if it has one.
-///
-/// # Errors
-/// [`CloudError::Catalogue`].
-pub(super) fn of_instance(db: &Connection, instance: &Id) -> Result<Option<NetworkInterface>, CloudError> {
-    let mut query = db.prepare_cached(
-        "SELECT interfaces.id, subnets.id, subnets.cidr, vpcs.id, vpcs.cidr, address, mac, attached, vpcs.region
-         FROM interfaces JOIN subnets ON subnets.id = subnet JOIN vpcs ON vpcs.id = vpc WHERE instance = ?1",
-    )?;
-    let found = query.query_row([instance], |row| {
-        let (address, region): (Ipv4Addr, String) = (parsed(row, 5)?, row.get(8)?);
-        Ok(NetworkInterface {
-            network_interface_id: row.get(0)?,
-            subnet_id: row.get(1)?,
-            subnet_cidr: cidr(row, 2)?,
-            vpc_id: row.get(3)?,
-            vpc_cidr: cidr(row, 4)?,
-            private_ip_address: address,
-            private_dns_name: private_dns_name(address, &region),
-            mac_address: parsed(row, 6)?,
-            attach_time: time::format(row.get(7)?),
-            groups: Vec::new(),
-        })
-    });
-    let Some(mut found) = found.optional()? else { return Ok(None) };
-    let mut groups = db.prepare_cached(
-        "SELECT security_groups.id, name FROM interface_groups JOIN security_groups ON security_groups.id = security_group
-         WHERE interface = ?1 ORDER BY name",
-    )?;
-    let groups = groups.query_map([&found.network_interface_id], |row| {
-        Ok(GroupIdentifier { group_id: row.get(0)?, group_name: row.get(1)? })
-    })?;
-    found.groups = groups.collect::<Result<_, _>>()?;
-    Ok(Some(found))
-}
-
 /// Takes the interface of an instance away: its address is free.
 ///
 /// # Errors
 /// [`CloudError::Catalogue`].
 pub(super) fn detach(tx: &Transaction<'_>, instance: &Id) -> Result<(), CloudError> {
+    tx.execute("DELETE FROM tags WHERE resource IN (SELECT id FROM interfaces WHERE instance = ?1)", [instance])?;
     tx.execute("DELETE FROM interfaces WHERE instance = ?1", [instance])?;
+    Ok(())
+}
+
+/// Keeps what was asked for, where anything was: each id has to be there.
+///
+/// # Errors
+/// `.NotFound` of its kind, `.Malformed`.
+fn keep_asked_for<T>(found: &mut Vec<T>, kind: Kind, ids: &[String], id_of: fn(&T) -> &Id) -> Result<(), CloudError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let there: HashSet<&str> = found.iter().map(|one| id_of(one).as_str()).collect();
+    for id in ids.iter().filter(|id| !there.contains(id.as_str())) {
+        Id::parse(kind, id)?;
+        return Err(CloudError::NotFound { kind, id: id.clone() });
+    }
+    let asked_for: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    found.retain(|one| asked_for.contains(id_of(one).as_str()));
     Ok(())
 }
 
