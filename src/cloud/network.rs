@@ -1,17 +1,22 @@
-//! Networks: an account's default VPC in a region, with a subnet in each zone, and the interfaces of instances in it.
-//!
-//! They are made when they are first needed, and numbered as EC2 numbers default ones: 172.31.0.0/16, and 4096 addresses for
-//! each subnet.
+//! Networks: an account's default VPC in a region, with a subnet in each zone and security groups, and the interfaces of
+//! instances in it. What an account has from the beginning is made when it is first asked for.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
+mod default;
+pub mod group;
 mod interface;
+mod place;
+mod vpc;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Transaction, params};
 use serde::Serialize;
 
+pub use default::DEFAULT_VPC;
 pub(super) use interface::{of_all, of_instance};
+pub(super) use place::{Place, Wanted, set_groups};
+pub use vpc::{Subnet, Vpc};
 
 use super::error::CloudError;
 use super::home::Home;
@@ -24,10 +29,6 @@ use crate::net::Mac;
 use crate::net::address::mac_of;
 use crate::net::cidr::Cidr;
 
-/// The addresses of a default VPC.
-pub const DEFAULT_VPC: Cidr = Cidr::new(Ipv4Addr::new(172, 31, 0, 0), 16);
-/// How many leading bits are a default subnet's own.
-const SUBNET_BITS: u8 = 20;
 /// The first addresses of a subnet are the network's own: itself, gateway, DNS, kept. So is the last.
 const RESERVED: u32 = 4;
 /// How often an address is guessed before all are looked through.
@@ -103,45 +104,6 @@ fn new_id(home: &Home, kind: Kind) -> Result<Id, CloudError> {
     Id::new(kind).map_err(CloudError::host(home.root(), "cannot make an id"))
 }
 
-/// The caller's default VPC in the region, with its default security group.
-fn default_vpc(tx: &Transaction<'_>, home: &Home, scope: &Scope) -> Result<Id, CloudError> {
-    let select = "SELECT id FROM vpcs WHERE region = ?1 AND owner = ?2 AND is_default";
-    let found = tx.query_row(select, [&scope.region, scope.account.as_str()], |row| row.get(0)).optional()?;
-    if let Some(found) = found {
-        return Ok(found);
-    }
-    let vpc = new_id(home, Kind::Vpc)?;
-    tx.execute(
-        "INSERT INTO vpcs VALUES (?1, ?2, ?3, ?4, 1)",
-        params![vpc, scope.region, scope.account.as_str(), DEFAULT_VPC.to_string()],
-    )?;
-    tx.execute(
-        "INSERT INTO security_groups VALUES (?1, ?2, 'default', 'default VPC security group')",
-        params![new_id(home, Kind::SecurityGroup)?, vpc],
-    )?;
-    Ok(vpc)
-}
-
-/// The default subnet of a zone, and its addresses.
-fn default_subnet(tx: &Transaction<'_>, home: &Home, scope: &Scope, zone: &str) -> Result<(Id, Cidr), CloudError> {
-    let vpc = default_vpc(tx, home, scope)?;
-    let select = "SELECT id, cidr FROM subnets WHERE vpc = ?1 AND zone = ?2 AND is_default";
-    let found = tx.query_row(select, params![vpc, zone], |row| Ok((row.get(0)?, cidr(row, 1)?))).optional()?;
-    if let Some(found) = found {
-        return Ok(found);
-    }
-    let count: u32 = tx.query_row("SELECT count(*) FROM subnets WHERE vpc = ?1", [&vpc], |row| row.get(0))?;
-    let Some(cidr) = DEFAULT_VPC.part(SUBNET_BITS, count) else {
-        return Err(CloudError::Parameter {
-            code: "SubnetLimitExceeded",
-            message: format!("{vpc} has no addresses left for a subnet in {zone}: {count} zones have one"),
-        });
-    };
-    let subnet = new_id(home, Kind::Subnet)?;
-    tx.execute("INSERT INTO subnets VALUES (?1, ?2, ?3, ?4, 1)", params![subnet, vpc, zone, cidr.to_string()])?;
-    Ok((subnet, cidr))
-}
-
 fn cidr(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Cidr> {
     parsed(row, at)
 }
@@ -169,18 +131,24 @@ pub(super) fn attach(
     if of_instance(tx, instance)?.is_some() {
         return Ok(());
     }
-    let (subnet, cidr) = default_subnet(tx, home, scope, zone)?;
-    let address = free_address(tx, home, &subnet, cidr)?;
+    let wanted = Wanted { zone: Some(zone), count: 1, ..Wanted::default() };
+    attach_at(tx, home, instance, &Place::choose(tx, home, scope, &wanted)?)
+}
+
+/// Gives an instance an interface at a place.
+///
+/// # Errors
+/// `InsufficientFreeAddressesInSubnet`.
+pub(super) fn attach_at(tx: &Transaction<'_>, home: &Home, instance: &Id, place: &Place) -> Result<(), CloudError> {
+    let address = place.address.map_or_else(|| free_address(tx, home, &place.subnet, place.cidr), Ok)?;
     let interface = new_id(home, Kind::NetworkInterface)?;
     tx.execute(
         "INSERT INTO interfaces VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![interface, instance, subnet, address.to_string(), mac_of(address).to_string(), time::now()],
+        params![interface, instance, place.subnet, address.to_string(), mac_of(address).to_string(), time::now()],
     )?;
-    tx.execute(
-        "INSERT INTO interface_groups SELECT ?1, security_groups.id FROM security_groups JOIN subnets USING (vpc)
-         WHERE subnets.id = ?2 AND name = 'default'",
-        params![interface, subnet],
-    )?;
+    for group in &place.groups {
+        tx.execute("INSERT INTO interface_groups VALUES (?1, ?2)", params![interface, group])?;
+    }
     Ok(())
 }
 

@@ -36,17 +36,29 @@ pub fn of(db: &Connection, resource: &Id) -> Result<Tags, CloudError> {
 pub(super) enum Table {
     Instances,
     KeyPairs,
+    SecurityGroups,
+    SecurityGroupRules,
     Snapshots,
+    Subnets,
     Volumes,
+    Vpcs,
 }
 
 impl Table {
-    fn name(self) -> &'static str {
+    /// The table, joined with the one that says whose its rows are where it does not say so itself.
+    fn joined(self) -> &'static str {
         match self {
-            Self::Instances => "instances",
-            Self::KeyPairs => "key_pairs",
-            Self::Snapshots => "snapshots",
-            Self::Volumes => "volumes",
+            Self::Instances => "instances AS it",
+            Self::KeyPairs => "key_pairs AS it",
+            Self::SecurityGroups => "vpcs JOIN security_groups AS it ON it.vpc = vpcs.id",
+            Self::SecurityGroupRules => {
+                "vpcs JOIN security_groups ON vpc = vpcs.id
+                     JOIN security_group_rules AS it ON security_group = security_groups.id"
+            }
+            Self::Snapshots => "snapshots AS it",
+            Self::Subnets => "vpcs JOIN subnets AS it ON it.vpc = vpcs.id",
+            Self::Volumes => "volumes AS it",
+            Self::Vpcs => "vpcs AS it",
         }
     }
 }
@@ -57,8 +69,8 @@ impl Table {
 /// [`CloudError::Catalogue`].
 pub(super) fn of_all(db: &Connection, table: Table, scope: &Scope) -> Result<HashMap<Id, Tags>, CloudError> {
     let mut query = db.prepare_cached(&format!(
-        "SELECT resource, key, value FROM {} JOIN tags ON resource = id WHERE region = ?1 AND owner = ?2",
-        table.name()
+        "SELECT resource, key, value FROM {} JOIN tags ON resource = it.id WHERE region = ?1 AND owner = ?2",
+        table.joined()
     ))?;
     let found = query.query_map([scope.region.as_str(), scope.account.as_str()], |row| {
         Ok((row.get::<_, Id>(0)?, row.get(1)?, row.get(2)?))

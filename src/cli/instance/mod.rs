@@ -308,6 +308,7 @@ pub(super) fn run(command: &InstanceCommand) -> Result<u8, CliError> {
                 shutdown_behavior: args.shutdown_behavior.clone(),
                 instance_type: args.instance_type.clone(),
                 user_data: args.user_data.as_deref().map(user_data::read).transpose()?,
+                security_groups: None,
             };
             let mut cloud = args.scope.open()?;
             let mut changed = cloud.modify_instance(&args.instance, &change).map_err(told)?;

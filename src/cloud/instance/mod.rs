@@ -342,16 +342,19 @@ pub struct InstanceChange {
     pub instance_type: Option<String>,
     /// Its user data; while it is stopped.
     pub user_data: Option<Vec<u8>>,
+    /// Its security groups, by their ids.
+    pub security_groups: Option<Vec<String>>,
 }
 
 impl Cloud {
     /// Changes attributes of an instance.
     ///
     /// # Errors
-    /// `InvalidInstanceID.NotFound`, `IncorrectInstanceState`, `InvalidParameterValue`.
+    /// `InvalidInstanceID.NotFound`, `IncorrectInstanceState`, `InvalidParameterValue`, `InvalidGroup.NotFound`; for groups what
+    /// its process says.
     pub fn modify_instance(&mut self, id: &str, change: &InstanceChange) -> Result<Instance, CloudError> {
         let scope = self.scope.clone();
-        self.catalogue.write(|tx| {
+        let changed = self.catalogue.write(|tx| {
             let instance = own(tx, &scope, id)?;
             let id = &instance.instance_id;
             let needs_stop = change.instance_type.is_some() || change.user_data.is_some();
@@ -382,7 +385,14 @@ impl Cloud {
                     change.user_data
                 ],
             )?;
+            if let Some(groups) = &change.security_groups {
+                network::set_groups(tx, &scope, id, groups)?;
+            }
             own(tx, &scope, id.as_str())
-        })
+        })?;
+        if change.security_groups.is_some() {
+            self.tell_metadata(&changed.instance_id)?;
+        }
+        Ok(changed)
     }
 }
