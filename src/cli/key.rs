@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::filter::FilterArgs;
 use super::listing::{self, TagArgs, minute};
 use super::output::note;
 use super::scope::{ScopeArgs, told};
@@ -69,6 +70,8 @@ pub struct ImportArgs {
 pub struct LsArgs {
     #[command(flatten)]
     scope: ScopeArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -99,7 +102,10 @@ pub(super) fn run(command: &KeyCommand) -> Result<u8, CliError> {
             let imported = args.scope.open()?.import_key_pair(&args.name, &text, &args.tags.tags()).map_err(told)?;
             print(&[imported], args.json)
         }
-        KeyCommand::Ls(args) => print(&args.scope.open()?.key_pairs(&[]).map_err(told)?, args.json),
+        KeyCommand::Ls(args) => {
+            let found = args.scope.open()?.describe_key_pairs(&[], &[], &args.filter.filters).map_err(told)?;
+            print(&found, args.json)
+        }
         KeyCommand::Delete(args) => {
             let mut cloud = args.scope.open()?;
             for name in &args.names {

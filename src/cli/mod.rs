@@ -5,6 +5,7 @@ mod bench_progress;
 mod bench_table;
 mod console;
 mod doctor;
+mod filter;
 mod frozen;
 mod host_keys;
 mod image;

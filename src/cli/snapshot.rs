@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::CliError;
+use super::filter::FilterArgs;
 use super::frozen;
 use super::listing::{self, TagArgs, minute};
 use super::progress::Shown;
 use super::scope::{ScopeArgs, told};
 use super::table::Column;
-use crate::cloud::Snapshot;
+use crate::cloud::{Snapshot, SnapshotQuery};
 use crate::disk::foreign::import::ImportFormat;
 
 /// The verbs of `amiboot snapshot`.
@@ -75,6 +76,8 @@ pub struct ImportArgs {
 pub struct LsArgs {
     #[command(flatten)]
     scope: ScopeArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Those of other accounts, too, that one may make volumes of
     #[arg(long)]
     all: bool,
@@ -179,7 +182,9 @@ pub(super) fn run(command: &SnapshotCommand) -> Result<u8, CliError> {
             show(&made.map_err(told)?, args.json)?;
         }
         SnapshotCommand::Ls(args) => {
-            let found = args.scope.open()?.snapshots(&[], !args.all).map_err(told)?;
+            let owners = if args.all { Vec::new() } else { vec!["self".to_owned()] };
+            let query = SnapshotQuery { owners, filters: args.filter.filters.clone(), ..SnapshotQuery::default() };
+            let found = args.scope.open()?.describe_snapshots(&query).map_err(told)?;
             listing::print(&found, args.json, "there are no snapshots", &COLUMNS, row)?;
         }
         SnapshotCommand::Show(args) => {

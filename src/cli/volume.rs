@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::CliError;
+use super::filter::FilterArgs;
 use super::listing::{self, TagArgs, minute};
 use super::scope::{ScopeArgs, told};
 use super::table::Column;
@@ -56,6 +57,8 @@ pub struct CreateArgs {
 pub struct LsArgs {
     #[command(flatten)]
     scope: ScopeArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -175,7 +178,7 @@ pub(super) fn run(command: &VolumeCommand) -> Result<u8, CliError> {
             show(&args.scope.open()?.create_volume(&request).map_err(told)?, args.json)?;
         }
         VolumeCommand::Ls(args) => {
-            let volumes = args.scope.open()?.volumes(&[]).map_err(told)?;
+            let volumes = args.scope.open()?.describe_volumes(&[], &args.filter.filters).map_err(told)?;
             listing::print(&volumes, args.json, "there are no volumes", &COLUMNS, row)?;
         }
         VolumeCommand::Show(args) => {

@@ -243,6 +243,7 @@ impl CloudError {
     #[must_use]
     pub fn code(&self) -> String {
         let code = match self {
+            Self::Malformed { kind: Kind::SecurityGroup, .. } => "InvalidGroupId.Malformed",
             Self::Malformed { kind, .. } => return format!("{}.Malformed", kind.code()),
             Self::NotFound { kind, .. } => return format!("{}.NotFound", kind.code()),
             Self::Ambiguous { .. } => "InvalidParameterValue",

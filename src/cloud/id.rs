@@ -31,6 +31,8 @@ pub enum Kind {
     Subnet,
     /// A security group.
     SecurityGroup,
+    /// A rule of one.
+    SecurityGroupRule,
     /// A network interface.
     NetworkInterface,
     /// A key pair.
@@ -52,6 +54,7 @@ impl Kind {
             Self::Vpc => "vpc-",
             Self::Subnet => "subnet-",
             Self::SecurityGroup => "sg-",
+            Self::SecurityGroupRule => "sgr-",
             Self::NetworkInterface => "eni-",
             Self::KeyPair => "key-",
         }
@@ -69,6 +72,7 @@ impl Kind {
             Self::Vpc => "InvalidVpcID",
             Self::Subnet => "InvalidSubnetID",
             Self::SecurityGroup => "InvalidGroup",
+            Self::SecurityGroupRule => "InvalidSecurityGroupRuleId",
             Self::NetworkInterface => "InvalidNetworkInterfaceID",
             Self::KeyPair => "InvalidKeyPair",
         }
@@ -86,6 +90,7 @@ impl Kind {
             Self::Vpc => "vpc",
             Self::Subnet => "subnet",
             Self::SecurityGroup => "security group",
+            Self::SecurityGroupRule => "security group rule",
             Self::NetworkInterface => "network interface",
             Self::KeyPair => "key",
         }

@@ -1,6 +1,10 @@
 //! Instance types: how many processors, how much memory, which instance-store disks.
 
+mod query;
+
 use serde::Serialize;
+
+pub use query::describe;
 
 use super::error::CloudError;
 

@@ -20,6 +20,7 @@ use super::{Cloud, time};
 
 mod file;
 mod public;
+mod query;
 
 pub use public::Public;
 
@@ -131,25 +132,6 @@ impl Cloud {
             )?;
             tag::add(tx, &id, tags)?;
             find(tx, &scope, name)
-        })
-    }
-
-    /// Key pairs of the caller's: all, or those with these names.
-    ///
-    /// # Errors
-    /// `InvalidKeyPair.NotFound`.
-    pub fn key_pairs(&mut self, names: &[String]) -> Result<Vec<KeyPair>, CloudError> {
-        let scope = self.scope.clone();
-        self.catalogue.read(|tx| {
-            if !names.is_empty() {
-                return names.iter().map(|name| find(tx, &scope, name)).collect();
-            }
-            let query = format!("SELECT {COLUMNS} FROM key_pairs WHERE region = ?1 AND owner = ?2 ORDER BY name");
-            let mut query = tx.prepare(&query)?;
-            let found = query.query_map([scope.region.as_str(), scope.account.as_str()], from_row)?;
-            let mut found: Vec<KeyPair> = found.collect::<Result<_, _>>()?;
-            found.iter_mut().try_for_each(|pair| complete(tx, pair))?;
-            Ok(found)
         })
     }
 

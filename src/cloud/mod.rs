@@ -28,6 +28,8 @@ mod store;
 mod sweep;
 pub mod tag;
 mod tagging;
+#[cfg(test)]
+mod testing;
 pub mod time;
 mod volume;
 mod words;
@@ -49,8 +51,8 @@ pub use instance::{
 pub use metadata::MetadataChange;
 use operation::Operation;
 pub use scope::{Account, Scope};
-pub use snapshot::Snapshot;
 pub use snapshot::take::Taken;
+pub use snapshot::{Snapshot, SnapshotQuery};
 use store::Store;
 pub use volume::{Attachment, Volume, VolumeRequest};
 

@@ -1,27 +1,34 @@
-//! Networks: an account's default VPC in a region, with a subnet in each zone, and the interfaces of instances in it.
-//!
-//! They are made when they are first needed, and numbered as EC2 numbers default ones: 172.31.0.0/16, and 4096 addresses for
-//! each subnet.
+//! Networks: an account's default VPC in a region, with a subnet in each zone and security groups, and the interfaces of
+//! instances in it. What an account has from the beginning is made when it is first asked for.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+mod default;
+pub mod group;
+mod interface;
+mod place;
+mod vpc;
+
+use rusqlite::{Transaction, params};
 use serde::Serialize;
+
+pub use default::DEFAULT_VPC;
+pub(super) use interface::{of_all, of_instance};
+pub(super) use place::{Place, Wanted, set_groups};
+pub use vpc::{Subnet, Vpc};
 
 use super::error::CloudError;
 use super::home::Home;
 use super::id::{Id, Kind};
 use super::scope::Scope;
+use super::tag::Tags;
 use super::time;
 use crate::disk::random_bytes;
 use crate::net::Mac;
 use crate::net::address::mac_of;
 use crate::net::cidr::Cidr;
 
-/// The addresses of a default VPC.
-pub const DEFAULT_VPC: Cidr = Cidr::new(Ipv4Addr::new(172, 31, 0, 0), 16);
-/// How many leading bits are a default subnet's own.
-const SUBNET_BITS: u8 = 20;
 /// The first addresses of a subnet are the network's own: itself, gateway, DNS, kept. So is the last.
 const RESERVED: u32 = 4;
 /// How often an address is guessed before all are looked through.
@@ -41,6 +48,12 @@ pub struct GroupIdentifier {
 pub struct NetworkInterface {
     /// `eni-...`
     pub network_interface_id: Id,
+    /// The instance that has it.
+    pub instance_id: Id,
+    /// Who owns it.
+    pub owner_id: String,
+    /// Its zone.
+    pub availability_zone: String,
     /// Its subnet.
     pub subnet_id: Id,
     /// The subnet's addresses.
@@ -60,8 +73,19 @@ pub struct NetworkInterface {
     pub mac_address: Mac,
     /// When it came.
     pub attach_time: String,
-    /// Its security groups.
+    /// Its security groups, in the order of their names.
     pub groups: Vec<GroupIdentifier>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+impl NetworkInterface {
+    /// The id of its attachment: `eni-attach-...`
+    #[must_use]
+    pub fn attachment_id(&self) -> String {
+        let id = self.network_interface_id.as_str();
+        format!("eni-attach-{}", id.strip_prefix(Kind::NetworkInterface.prefix()).unwrap_or(id))
+    }
 }
 
 fn as_text<S: serde::Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
@@ -78,45 +102,6 @@ pub fn private_dns_name(address: Ipv4Addr, region: &str) -> String {
 
 fn new_id(home: &Home, kind: Kind) -> Result<Id, CloudError> {
     Id::new(kind).map_err(CloudError::host(home.root(), "cannot make an id"))
-}
-
-/// The caller's default VPC in the region, with its default security group.
-fn default_vpc(tx: &Transaction<'_>, home: &Home, scope: &Scope) -> Result<Id, CloudError> {
-    let select = "SELECT id FROM vpcs WHERE region = ?1 AND owner = ?2 AND is_default";
-    let found = tx.query_row(select, [&scope.region, scope.account.as_str()], |row| row.get(0)).optional()?;
-    if let Some(found) = found {
-        return Ok(found);
-    }
-    let vpc = new_id(home, Kind::Vpc)?;
-    tx.execute(
-        "INSERT INTO vpcs VALUES (?1, ?2, ?3, ?4, 1)",
-        params![vpc, scope.region, scope.account.as_str(), DEFAULT_VPC.to_string()],
-    )?;
-    tx.execute(
-        "INSERT INTO security_groups VALUES (?1, ?2, 'default', 'default VPC security group')",
-        params![new_id(home, Kind::SecurityGroup)?, vpc],
-    )?;
-    Ok(vpc)
-}
-
-/// The default subnet of a zone, and its addresses.
-fn default_subnet(tx: &Transaction<'_>, home: &Home, scope: &Scope, zone: &str) -> Result<(Id, Cidr), CloudError> {
-    let vpc = default_vpc(tx, home, scope)?;
-    let select = "SELECT id, cidr FROM subnets WHERE vpc = ?1 AND zone = ?2 AND is_default";
-    let found = tx.query_row(select, params![vpc, zone], |row| Ok((row.get(0)?, cidr(row, 1)?))).optional()?;
-    if let Some(found) = found {
-        return Ok(found);
-    }
-    let count: u32 = tx.query_row("SELECT count(*) FROM subnets WHERE vpc = ?1", [&vpc], |row| row.get(0))?;
-    let Some(cidr) = DEFAULT_VPC.part(SUBNET_BITS, count) else {
-        return Err(CloudError::Parameter {
-            code: "SubnetLimitExceeded",
-            message: format!("{vpc} has no addresses left for a subnet in {zone}: {count} zones have one"),
-        });
-    };
-    let subnet = new_id(home, Kind::Subnet)?;
-    tx.execute("INSERT INTO subnets VALUES (?1, ?2, ?3, ?4, 1)", params![subnet, vpc, zone, cidr.to_string()])?;
-    Ok((subnet, cidr))
 }
 
 fn cidr(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Cidr> {
@@ -146,18 +131,24 @@ pub(super) fn attach(
     if of_instance(tx, instance)?.is_some() {
         return Ok(());
     }
-    let (subnet, cidr) = default_subnet(tx, home, scope, zone)?;
-    let address = free_address(tx, home, &subnet, cidr)?;
+    let wanted = Wanted { zone: Some(zone), count: 1, ..Wanted::default() };
+    attach_at(tx, home, instance, &Place::choose(tx, home, scope, &wanted)?)
+}
+
+/// Gives an instance an interface at a place.
+///
+/// # Errors
+/// `InsufficientFreeAddressesInSubnet`.
+pub(super) fn attach_at(tx: &Transaction<'_>, home: &Home, instance: &Id, place: &Place) -> Result<(), CloudError> {
+    let address = place.address.map_or_else(|| free_address(tx, home, &place.subnet, place.cidr), Ok)?;
     let interface = new_id(home, Kind::NetworkInterface)?;
     tx.execute(
         "INSERT INTO interfaces VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![interface, instance, subnet, address.to_string(), mac_of(address).to_string(), time::now()],
+        params![interface, instance, place.subnet, address.to_string(), mac_of(address).to_string(), time::now()],
     )?;
-    tx.execute(
-        "INSERT INTO interface_groups SELECT ?1, security_groups.id FROM security_groups JOIN subnets USING (vpc)
-         WHERE subnets.id = ?2 AND name = 'default'",
-        params![interface, subnet],
-    )?;
+    for group in &place.groups {
+        tx.execute("INSERT INTO interface_groups VALUES (?1, ?2)", params![interface, group])?;
+    }
     Ok(())
 }
 
@@ -189,48 +180,31 @@ fn free_address(tx: &Transaction<'_>, home: &Home, subnet: &Id, cidr: Cidr) -> R
     })
 }
 
-/// The interface of an instance, if it has one.
-///
-/// # Errors
-/// [`CloudError::Catalogue`].
-pub(super) fn of_instance(db: &Connection, instance: &Id) -> Result<Option<NetworkInterface>, CloudError> {
-    let mut query = db.prepare_cached(
-        "SELECT interfaces.id, subnets.id, subnets.cidr, vpcs.id, vpcs.cidr, address, mac, attached, vpcs.region
-         FROM interfaces JOIN subnets ON subnets.id = subnet JOIN vpcs ON vpcs.id = vpc WHERE instance = ?1",
-    )?;
-    let found = query.query_row([instance], |row| {
-        let (address, region): (Ipv4Addr, String) = (parsed(row, 5)?, row.get(8)?);
-        Ok(NetworkInterface {
-            network_interface_id: row.get(0)?,
-            subnet_id: row.get(1)?,
-            subnet_cidr: cidr(row, 2)?,
-            vpc_id: row.get(3)?,
-            vpc_cidr: cidr(row, 4)?,
-            private_ip_address: address,
-            private_dns_name: private_dns_name(address, &region),
-            mac_address: parsed(row, 6)?,
-            attach_time: time::format(row.get(7)?),
-            groups: Vec::new(),
-        })
-    });
-    let Some(mut found) = found.optional()? else { return Ok(None) };
-    let mut groups = db.prepare_cached(
-        "SELECT security_groups.id, name FROM interface_groups JOIN security_groups ON security_groups.id = security_group
-         WHERE interface = ?1 ORDER BY name",
-    )?;
-    let groups = groups.query_map([&found.network_interface_id], |row| {
-        Ok(GroupIdentifier { group_id: row.get(0)?, group_name: row.get(1)? })
-    })?;
-    found.groups = groups.collect::<Result<_, _>>()?;
-    Ok(Some(found))
-}
-
 /// Takes the interface of an instance away: its address is free.
 ///
 /// # Errors
 /// [`CloudError::Catalogue`].
 pub(super) fn detach(tx: &Transaction<'_>, instance: &Id) -> Result<(), CloudError> {
+    tx.execute("DELETE FROM tags WHERE resource IN (SELECT id FROM interfaces WHERE instance = ?1)", [instance])?;
     tx.execute("DELETE FROM interfaces WHERE instance = ?1", [instance])?;
+    Ok(())
+}
+
+/// Keeps what was asked for, where anything was: each id has to be there.
+///
+/// # Errors
+/// `.NotFound` of its kind, `.Malformed`.
+fn keep_asked_for<T>(found: &mut Vec<T>, kind: Kind, ids: &[String], id_of: fn(&T) -> &Id) -> Result<(), CloudError> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let there: HashSet<&str> = found.iter().map(|one| id_of(one).as_str()).collect();
+    for id in ids.iter().filter(|id| !there.contains(id.as_str())) {
+        Id::parse(kind, id)?;
+        return Err(CloudError::NotFound { kind, id: id.clone() });
+    }
+    let asked_for: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    found.retain(|one| asked_for.contains(id_of(one).as_str()));
     Ok(())
 }
 

@@ -1,7 +1,11 @@
 //! Volumes: disks that instances have, one at a time each.
 
+mod query;
+
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
+
+pub(super) use query::attachments_of_all;
 
 use super::error::CloudError;
 use super::id::{Id, Kind};
@@ -54,6 +58,8 @@ pub struct Volume {
     pub snapshot_id: Option<String>,
     /// Its zone.
     pub availability_zone: String,
+    /// The zone's id, as in `use1-az1`.
+    pub availability_zone_id: Option<String>,
     /// `creating`, `available`, `in-use`, `deleting`.
     pub state: String,
     /// `gp2` and so on.
@@ -97,6 +103,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Volume> {
         layer: row.get(9)?,
         operation: row.get(10)?,
         owner: row.get(11)?,
+        availability_zone_id: None,
         attachments: Vec::new(),
         tags: Tags::new(),
     })
@@ -136,6 +143,7 @@ pub(super) fn own(db: &Connection, scope: &Scope, given: &str) -> Result<Volume,
 
 fn complete(db: &Connection, volume: &mut Volume) -> Result<(), CloudError> {
     volume.tags = tag::of(db, &volume.volume_id)?;
+    volume.availability_zone_id = zone::id(db, &volume.availability_zone)?;
     let mut query = db.prepare_cached(
         "SELECT volume, instance, device, state, attached, delete_on_termination FROM attachments WHERE volume = ?1",
     )?;
@@ -372,25 +380,6 @@ impl Cloud {
                 })
             },
         )
-    }
-
-    /// Volumes of the caller's: all, or those of `ids`.
-    ///
-    /// # Errors
-    /// `InvalidVolume.NotFound`.
-    pub fn volumes(&mut self, ids: &[String]) -> Result<Vec<Volume>, CloudError> {
-        let scope = self.scope.clone();
-        self.catalogue.read(|tx| {
-            if !ids.is_empty() {
-                return ids.iter().map(|id| own(tx, &scope, id)).collect();
-            }
-            let query = format!("SELECT {COLUMNS} FROM volumes WHERE region = ?1 AND owner = ?2 ORDER BY created, id");
-            let mut query = tx.prepare(&query)?;
-            let found = query.query_map([scope.region.as_str(), scope.account.as_str()], from_row)?;
-            let mut found: Vec<Volume> = found.collect::<Result<_, _>>()?;
-            found.iter_mut().try_for_each(|volume| complete(tx, volume))?;
-            Ok(found)
-        })
     }
 
     /// Deletes a volume that no instance has.

@@ -1,6 +1,8 @@
 //! Regions and their zones, in a table that a person can add to.
 
-use rusqlite::{Connection, Transaction, params};
+mod query;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use serde::Serialize;
 
 use super::Cloud;
@@ -95,6 +97,15 @@ pub fn list(db: &Connection, region: Option<&str>) -> Result<Vec<Zone>, CloudErr
         })
     })?;
     Ok(zones.collect::<Result<_, _>>()?)
+}
+
+/// The id of a zone, if there is one of that name.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub(super) fn id(db: &Connection, name: &str) -> Result<Option<String>, CloudError> {
+    let mut query = db.prepare_cached("SELECT zone_id FROM zones WHERE name = ?1")?;
+    Ok(query.query_row([name], |row| row.get(0)).optional()?)
 }
 
 /// Refuses a region that the table does not have.

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use clap::Args;
 
-use super::filter;
 use super::sort::Sort;
+use crate::cli::filter;
 use crate::cli::listing::{self, minute};
 use crate::cli::output::note;
 use crate::cli::scope::{ScopeArgs, told};

@@ -2,7 +2,6 @@
 
 mod change;
 mod copy;
-mod filter;
 mod inspect;
 mod list;
 mod make;

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 mod ssh;
 
+use super::filter::FilterArgs;
 use super::listing::{self, TagArgs, minute};
 use super::network::{MetadataArgs, NetworkArgs};
 use super::output::note;
@@ -121,6 +122,8 @@ pub struct RunArgs {
 pub struct LsArgs {
     #[command(flatten)]
     scope: ScopeArgs,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -260,7 +263,7 @@ pub(super) fn run(command: &InstanceCommand) -> Result<u8, CliError> {
     match command {
         InstanceCommand::Run(args) => launch(args),
         InstanceCommand::Ls(args) => {
-            let found = args.scope.open()?.instances(&[]).map_err(told)?;
+            let found = args.scope.open()?.describe_instances(&[], &args.filter.filters).map_err(told)?;
             print(&found, args.json)
         }
         InstanceCommand::Show(args) => show(args),
@@ -305,6 +308,7 @@ pub(super) fn run(command: &InstanceCommand) -> Result<u8, CliError> {
                 shutdown_behavior: args.shutdown_behavior.clone(),
                 instance_type: args.instance_type.clone(),
                 user_data: args.user_data.as_deref().map(user_data::read).transpose()?,
+                security_groups: None,
             };
             let mut cloud = args.scope.open()?;
             let mut changed = cloud.modify_instance(&args.instance, &change).map_err(told)?;

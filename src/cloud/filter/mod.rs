@@ -4,6 +4,7 @@
 //! one of the filter's. `tag:KEY` and `tag-key` work alike for all kinds of resources; the other names are each kind's own.
 
 mod pattern;
+pub(super) mod values;
 
 use std::borrow::Cow;
 
@@ -110,6 +111,9 @@ fn parse<R: Filtered>(filter: &Filter) -> Result<(String, Vec<Pattern>), CloudEr
 fn too_many(message: String) -> CloudError {
     CloudError::Parameter { code: "FilterLimitExceeded", message }
 }
+
+#[cfg(test)]
+mod listings;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::Image;
 use crate::cloud::Id;
 use crate::cloud::filter::Filtered;
+use crate::cloud::filter::values::{optional, truth};
 use crate::cloud::mapping::Ebs;
 use crate::cloud::tag::Tags;
 
@@ -108,12 +109,4 @@ impl Image {
     fn of_volumes<'a>(&'a self, value: impl Fn(&'a Ebs) -> Option<Cow<'a, str>>) -> Vec<Cow<'a, str>> {
         self.block_device_mappings.iter().filter_map(|entry| value(entry.ebs()?)).collect()
     }
-}
-
-fn truth(is_so: bool) -> Cow<'static, str> {
-    Cow::from(if is_so { "true" } else { "false" })
-}
-
-fn optional(value: Option<&str>) -> Vec<Cow<'_, str>> {
-    value.map(Cow::from).into_iter().collect()
 }

@@ -26,6 +26,7 @@ pub use kinds::{
 };
 pub(super) use new::{NewImage, complete, fail};
 pub use permission::{LaunchPermission, LaunchPermissions};
+pub(super) use query::owners;
 pub use query::{ImagePage, ImageQuery};
 pub use register::RegisterRequest;
 pub(super) use register::{check_boot_mode, check_mapping, find_kernel};

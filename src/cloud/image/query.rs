@@ -171,7 +171,7 @@ fn condition(db: &Connection, scope: &Scope, query: &ImageQuery, filters: &Filte
 }
 
 /// The accounts that owners' names mean. An alias that no account has means none.
-fn owners(db: &Connection, scope: &Scope, names: &[String]) -> Result<Vec<String>, CloudError> {
+pub(in crate::cloud) fn owners(db: &Connection, scope: &Scope, names: &[String]) -> Result<Vec<String>, CloudError> {
     let mut accounts = Vec::new();
     let mut find = db.prepare_cached("SELECT account FROM owner_aliases WHERE alias = ?1")?;
     for name in names {

@@ -10,8 +10,10 @@
 //! started it. What the catalogue says of a machine is compared with the truth whenever the catalogue is opened
 //! ([`truth`]).
 
+mod filters;
 mod life;
 mod machine;
+mod query;
 mod run;
 mod truth;
 mod volumes;
@@ -49,7 +51,23 @@ pub mod state {
     pub const SHUTTING_DOWN: &str = "shutting-down";
     /// Gone, and listed for a while.
     pub const TERMINATED: &str = "terminated";
+
+    /// EC2's number of a state ("InstanceState", `code`).
+    #[must_use]
+    pub fn code(state: &str) -> u16 {
+        match state {
+            PENDING => 0,
+            RUNNING => 16,
+            SHUTTING_DOWN => 32,
+            TERMINATED => 48,
+            STOPPING => 64,
+            _ => 80,
+        }
+    }
 }
+
+/// What EC2 calls the hypervisor of every instance, Nitro's too.
+pub const HYPERVISOR: &str = "xen";
 
 /// Why an instance is in its state ("StateReason").
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -107,12 +125,20 @@ pub struct Instance {
     pub launch_time: String,
     /// Its zone.
     pub availability_zone: String,
+    /// The zone's id, as in `use1-az1`.
+    pub availability_zone_id: Option<String>,
     /// `i386`, `x86_64`.
     pub architecture: String,
     /// `hvm`, `paravirtual`.
     pub virtualization_type: String,
     /// As the image's.
     pub boot_mode: Option<String>,
+    /// `windows`, or nothing: as the image's.
+    pub platform: Option<String>,
+    /// As in `Linux/UNIX`: the image's.
+    pub platform_details: Option<String>,
+    /// Whether the image says that its guest has a driver for EC2's network cards.
+    pub ena_support: bool,
     /// `ebs`, `instance-store`.
     pub root_device_type: String,
     /// As in `/dev/sda1`.
@@ -158,6 +184,32 @@ impl Instance {
     pub fn is_instance_store(&self) -> bool {
         self.root_device_type == "instance-store"
     }
+
+    /// How its machine starts ("currentInstanceBootMode"): `legacy-bios` or `uefi`.
+    #[must_use]
+    pub fn current_boot_mode(&self) -> &'static str {
+        match self.boot_mode.as_deref() {
+            Some("uefi" | "uefi-preferred") => "uefi",
+            _ => "legacy-bios",
+        }
+    }
+
+    /// What EC2 would bill ("usageOperation").
+    #[must_use]
+    pub fn usage_operation(&self) -> &'static str {
+        if self.platform.is_some() { "RunInstances:0002" } else { "RunInstances" }
+    }
+
+    /// Who or what changed its state last, and when, in EC2's words ("reason"); empty while it runs.
+    #[must_use]
+    pub fn state_transition_reason(&self) -> String {
+        let Some(reason) = &self.state_reason else { return String::new() };
+        if reason.code != "Client.UserInitiatedShutdown" {
+            return reason.message.clone();
+        }
+        let second = self.state_transition_time.get(..19).unwrap_or_default().replace('T', " ");
+        format!("User initiated ({second} GMT)")
+    }
 }
 
 const COLUMNS: &str = "id, reservation, launch_index, owner, image, instance_type, state, reason_code, reason, changed,
@@ -197,6 +249,10 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
         machine: serde_json::from_str(&options).unwrap_or_default(),
         operation: row.get(25)?,
         metadata_options: serde_json::from_str(&metadata).unwrap_or_default(),
+        availability_zone_id: None,
+        platform: None,
+        platform_details: None,
+        ena_support: false,
         network_interface: None,
         block_device_mappings: Vec::new(),
         tags: Tags::new(),
@@ -204,6 +260,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
 }
 
 fn complete(db: &Connection, instance: &mut Instance) -> Result<(), CloudError> {
+    query::complete(db, instance)?;
     instance.tags = tag::of(db, &instance.instance_id)?;
     instance.network_interface = network::of_instance(db, &instance.instance_id)?;
     let volumes = volume::of_instance(db, &instance.instance_id)?;
@@ -285,37 +342,19 @@ pub struct InstanceChange {
     pub instance_type: Option<String>,
     /// Its user data; while it is stopped.
     pub user_data: Option<Vec<u8>>,
+    /// Its security groups, by their ids.
+    pub security_groups: Option<Vec<String>>,
 }
 
 impl Cloud {
-    /// Instances of the caller's: all, or those of `ids`. Terminated ones stay listed for an hour.
-    ///
-    /// # Errors
-    /// `InvalidInstanceID.NotFound`.
-    pub fn instances(&mut self, ids: &[String]) -> Result<Vec<Instance>, CloudError> {
-        let scope = self.scope.clone();
-        self.catalogue.read(|tx| {
-            if !ids.is_empty() {
-                return ids.iter().map(|id| own(tx, &scope, id)).collect();
-            }
-            let query = format!(
-                "SELECT {COLUMNS} FROM instances WHERE region = ?1 AND owner = ?2 ORDER BY launched, launch_index, id"
-            );
-            let mut query = tx.prepare(&query)?;
-            let found = query.query_map([scope.region.as_str(), scope.account.as_str()], from_row)?;
-            let mut found: Vec<Instance> = found.collect::<Result<_, _>>()?;
-            found.iter_mut().try_for_each(|instance| complete(tx, instance))?;
-            Ok(found)
-        })
-    }
-
     /// Changes attributes of an instance.
     ///
     /// # Errors
-    /// `InvalidInstanceID.NotFound`, `IncorrectInstanceState`, `InvalidParameterValue`.
+    /// `InvalidInstanceID.NotFound`, `IncorrectInstanceState`, `InvalidParameterValue`, `InvalidGroup.NotFound`; for groups what
+    /// its process says.
     pub fn modify_instance(&mut self, id: &str, change: &InstanceChange) -> Result<Instance, CloudError> {
         let scope = self.scope.clone();
-        self.catalogue.write(|tx| {
+        let changed = self.catalogue.write(|tx| {
             let instance = own(tx, &scope, id)?;
             let id = &instance.instance_id;
             let needs_stop = change.instance_type.is_some() || change.user_data.is_some();
@@ -346,7 +385,14 @@ impl Cloud {
                     change.user_data
                 ],
             )?;
+            if let Some(groups) = &change.security_groups {
+                network::set_groups(tx, &scope, id, groups)?;
+            }
             own(tx, &scope, id.as_str())
-        })
+        })?;
+        if change.security_groups.is_some() {
+            self.tell_metadata(&changed.instance_id)?;
+        }
+        Ok(changed)
     }
 }

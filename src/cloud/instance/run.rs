@@ -1,5 +1,7 @@
 //! Launches: an image and a request become instances.
 
+use std::net::Ipv4Addr;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 use sha2::{Digest, Sha256};
 
@@ -10,11 +12,12 @@ use crate::cloud::image::{self, Image, RootDeviceType};
 use crate::cloud::instance_type::{self, InstanceType};
 use crate::cloud::mapping::{self, BlockDevice, Launch, Merged, Target};
 use crate::cloud::metadata::{self, MetadataChange};
+use crate::cloud::network::{self, Place, Wanted};
 use crate::cloud::operation::Operation;
 use crate::cloud::scope::Scope;
 use crate::cloud::tag::{self, Tags};
 use crate::cloud::volume::{self, VolumeRequest};
-use crate::cloud::{Cloud, key_pair, layer, network, snapshot, time, zone};
+use crate::cloud::{Cloud, key_pair, layer, snapshot, time};
 
 /// Most instances of one launch, as in EC2's first quota.
 const MAX_COUNT: u32 = 100;
@@ -36,6 +39,14 @@ pub struct RunRequest {
     pub mapping: Vec<BlockDevice>,
     /// Their zone.
     pub zone: Option<String>,
+    /// Their subnet, by its id; the default one of the zone where not said.
+    pub subnet: Option<String>,
+    /// Their address, of a launch of one.
+    pub private_address: Option<Ipv4Addr>,
+    /// Their security groups, by their ids; the default one where neither these nor names are said.
+    pub security_groups: Vec<String>,
+    /// Their security groups, by their names.
+    pub security_group_names: Vec<String>,
     /// The key pair's name.
     pub key_name: Option<String>,
     /// User data.
@@ -54,6 +65,19 @@ pub struct RunRequest {
     pub volume_tags: Tags,
     /// How the machines are started.
     pub machine: MachineOptions,
+}
+
+impl RunRequest {
+    fn place(&self) -> Wanted<'_> {
+        Wanted {
+            zone: self.zone.as_deref(),
+            subnet: self.subnet.as_deref(),
+            groups: &self.security_groups,
+            group_names: &self.security_group_names,
+            address: self.private_address,
+            count: self.count,
+        }
+    }
 }
 
 /// Instances that were launched.
@@ -144,7 +168,8 @@ fn plan(
     let image = image::may_launch(tx, scope, id.as_str())?;
     let kind = instance_type::find(request.instance_type.as_deref().unwrap_or(instance_type::DEFAULT))?;
     check(request, &image)?;
-    let zone = zone::choose(tx, &scope.region, request.zone.as_deref())?;
+    let place = Place::choose(tx, home, scope, &request.place())?;
+    let zone = place.zone.clone();
     let root_device = image.root_device_name.clone().unwrap_or_else(|| "/dev/sda1".into());
     let merged = mapping::merge(&Launch {
         image: &image.block_device_mappings,
@@ -178,7 +203,7 @@ fn plan(
         };
         insert(tx, scope, request, &image, kind, &row, operation)?;
         tag::add(tx, &id, &request.tags)?;
-        network::attach(tx, home, scope, &id, &zone)?;
+        network::attach_at(tx, home, &id, &place)?;
         let maker = Maker { tx, scope, home, request, image: &image, kind, zone: &zone, operation };
         maker.volumes(&id, &root_device, &merged, &mut plan)?;
         plan.instances.push(id);

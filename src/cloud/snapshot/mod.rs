@@ -3,7 +3,10 @@
 //! A snapshot is the chain of layers that the volume had. The volume goes on in a new, empty layer over it: so a snapshot
 //! takes as long as making one file and, where a machine runs, one flush.
 
+mod query;
 pub(super) mod take;
+
+pub use query::SnapshotQuery;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
@@ -131,31 +134,6 @@ pub(super) fn complete(tx: &Transaction<'_>, id: &Id, layer: &str) -> Result<(),
 }
 
 impl Cloud {
-    /// Snapshots that the caller may see: its own, or also those that others share with it.
-    ///
-    /// # Errors
-    /// `InvalidSnapshot.NotFound` for an id among `ids`; [`CloudError::Catalogue`].
-    pub fn snapshots(&mut self, ids: &[String], own_only: bool) -> Result<Vec<Snapshot>, CloudError> {
-        let scope = self.scope.clone();
-        self.catalogue.read(|tx| {
-            if !ids.is_empty() {
-                return ids.iter().map(|id| visible(tx, &scope, &resolve(tx, &scope, id)?)).collect();
-            }
-            let query = format!(
-                "SELECT {COLUMNS} FROM snapshots WHERE region = ?1 AND (owner = ?2 OR NOT ?3 AND EXISTS
-                     (SELECT 1 FROM snapshot_permissions WHERE snapshot = snapshots.id AND account IN (?2, 'all')))
-                 ORDER BY started, id"
-            );
-            let mut query = tx.prepare(&query)?;
-            let found = query.query_map(params![scope.region, scope.account.as_str(), own_only], from_row)?;
-            let mut found: Vec<Snapshot> = found.collect::<Result<_, _>>()?;
-            for snapshot in &mut found {
-                snapshot.tags = tag::of(tx, &snapshot.snapshot_id)?;
-            }
-            Ok(found)
-        })
-    }
-
     /// Deletes a snapshot. What others are made of, also volumes and later snapshots, stays whole.
     ///
     /// # Errors

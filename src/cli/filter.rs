@@ -1,6 +1,17 @@
 //! Filters as a person writes them: `Name=NAME,Values=A,B` as the aws command has it, or short `NAME=A,B`.
 
+use clap::Args;
+
 use crate::cloud::filter::Filter;
+
+/// Filters of a listing.
+#[derive(Args, Clone, Debug)]
+pub struct FilterArgs {
+    /// Any filter that EC2 has for these, as in tag:Name=web-* or Name=availability-zone,Values=us-east-1a,us-east-1b
+    /// (repeatable; all have to match, and of each one value)
+    #[arg(long = "filter", visible_alias = "filters", value_name = "FILTER", num_args = 1.., value_parser = parse)]
+    pub filters: Vec<Filter>,
+}
 
 /// Reads a filter. `\,` is a comma within a value.
 ///
