@@ -54,6 +54,10 @@ pub use snapshot::take::Taken;
 use store::Store;
 pub use volume::{Attachment, Volume, VolumeRequest};
 
+/// Is told what was written down of long work, as soon as that is committed: whoever is to be answered at once is answered
+/// with it, while the work goes on.
+pub type Begun<'a, T> = dyn FnMut(&T) + 'a;
+
 /// A catalogue, as one account sees it in one region.
 pub struct Cloud {
     home: Home,

@@ -12,6 +12,7 @@
 
 mod life;
 mod machine;
+mod reach;
 mod run;
 mod truth;
 mod volumes;

@@ -14,7 +14,7 @@ use crate::cloud::operation::Operation;
 use crate::cloud::scope::Scope;
 use crate::cloud::tag::{self, Tags};
 use crate::cloud::volume::{self, VolumeRequest};
-use crate::cloud::{Cloud, key_pair, layer, network, snapshot, time, zone};
+use crate::cloud::{Begun, Cloud, key_pair, layer, network, snapshot, time, zone};
 
 /// Most instances of one launch, as in EC2's first quota.
 const MAX_COUNT: u32 = 100;
@@ -57,7 +57,7 @@ pub struct RunRequest {
 }
 
 /// Instances that were launched.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Launched {
     /// They.
     pub instances: Vec<Instance>,
@@ -83,11 +83,24 @@ impl Cloud {
     /// Whatever stands in the way: then nothing is left of the launch but, where machines did not come up, terminated
     /// instances that say why.
     pub fn run_instances(&mut self, request: &RunRequest) -> Result<Launched, CloudError> {
+        self.run_instances_with(request, &mut |_| {})
+    }
+
+    /// The same; `begun` is told of the pending instances.
+    ///
+    /// # Errors
+    /// As [`Cloud::run_instances`].
+    pub fn run_instances_with(
+        &mut self,
+        request: &RunRequest,
+        begun: &mut Begun<'_, Launched>,
+    ) -> Result<Launched, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.operation(
             "run-instances",
             |tx, operation| plan(tx, &scope, &home, request, operation),
             |cloud, operation, plan| {
+                begun(&cloud.launched(&plan)?);
                 if !plan.before {
                     cloud.make_layers(&plan)?;
                     cloud.catalogue.write(|tx| {
@@ -98,12 +111,17 @@ impl Cloud {
                 }
                 cloud.catalogue.write(|tx| operation.finish(tx))?;
                 plan.instances.iter().for_each(|id| cloud.notice(id));
-                let instances = cloud
-                    .catalogue
-                    .read(|tx| plan.instances.iter().map(|id| own(tx, &scope, id.as_str())).collect())?;
-                Ok(Launched { instances, hints: plan.hints })
+                cloud.launched(&plan)
             },
         )
+    }
+
+    /// The instances of a launch, as they are now.
+    fn launched(&mut self, plan: &Plan) -> Result<Launched, CloudError> {
+        let scope = self.scope.clone();
+        let instances =
+            self.catalogue.read(|tx| plan.instances.iter().map(|id| own(tx, &scope, id.as_str())).collect())?;
+        Ok(Launched { instances, hints: plan.hints.clone() })
     }
 
     /// Starts the machines of a launch; where one does not come up, those that did are ended again.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use super::life::{check_idle, monitor};
+use super::life::check_idle;
 use super::machine::Files;
+use super::reach::monitor;
 use super::{Instance, own, state, truth};
 use crate::cloud::error::CloudError;
 use crate::cloud::home::Home;
