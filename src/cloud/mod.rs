@@ -28,6 +28,8 @@ mod store;
 mod sweep;
 pub mod tag;
 mod tagging;
+#[cfg(test)]
+mod testing;
 pub mod time;
 mod volume;
 mod words;
@@ -44,7 +46,7 @@ pub use id::{Id, Kind};
 pub use image_from_instance::CreateImageRequest;
 pub use import::ImportRequest;
 pub use instance::{
-    Instance, InstanceChange, Launched, MachineOptions, RunRequest, StateChange, StateReason, StopRequest,
+    Backend, Instance, InstanceChange, Launched, MachineOptions, RunRequest, StateChange, StateReason, StopRequest,
 };
 pub use metadata::MetadataChange;
 use operation::Operation;
@@ -63,6 +65,7 @@ pub struct Cloud {
     home: Home,
     catalogue: Catalogue,
     scope: Scope,
+    backend: Backend,
 }
 
 impl Cloud {
@@ -73,11 +76,18 @@ impl Cloud {
     pub fn open(home: Home, scope: Scope) -> Result<Self, CloudError> {
         home.check()?;
         home.keep_reserve()?;
-        let mut cloud = Self { catalogue: Catalogue::open(&home.catalogue())?, home, scope };
+        let mut cloud =
+            Self { catalogue: Catalogue::open(&home.catalogue())?, home, scope, backend: Backend::Machines };
         let region = cloud.scope.region.clone();
         cloud.catalogue.read(|tx| zone::check_region(tx, &region))?;
         cloud.sweep()?;
         Ok(cloud)
+    }
+
+    /// The same, whose launches are on another back end. What was launched before stays on what it was launched on.
+    #[must_use]
+    pub fn with_backend(self, backend: Backend) -> Self {
+        Self { backend, ..self }
     }
 
     /// Who asks, and where.

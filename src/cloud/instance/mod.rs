@@ -10,16 +10,20 @@
 //! started it. What the catalogue says of a machine is compared with the truth whenever the catalogue is opened
 //! ([`truth`]).
 
+mod backend;
 mod life;
 mod machine;
 mod reach;
 mod run;
+#[cfg(test)]
+mod tests;
 mod truth;
 mod volumes;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
+pub use backend::Backend;
 pub use life::{StateChange, StopRequest};
 pub(super) use life::{check_idle, claim, release};
 pub use run::{Launched, RunRequest};
@@ -142,6 +146,8 @@ pub struct Instance {
     pub client_token: Option<String>,
     /// How its machine is started.
     pub machine: MachineOptions,
+    /// What it runs on.
+    pub backend: Backend,
     /// The operation that works on it.
     #[serde(skip)]
     pub(super) operation: Option<String>,
@@ -164,7 +170,7 @@ impl Instance {
 const COLUMNS: &str = "id, reservation, launch_index, owner, image, instance_type, state, reason_code, reason, changed,
     launched, zone, architecture, virtualization_type, boot_mode, root_device_type, root_device_name, kernel, ramdisk,
     key_name, shutdown_behavior, api_termination_disabled, api_stop_disabled, client_token, options, operation,
-    metadata_options";
+    metadata_options, backend";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
     let reason: Option<String> = row.get(8)?;
@@ -198,6 +204,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
         machine: serde_json::from_str(&options).unwrap_or_default(),
         operation: row.get(25)?,
         metadata_options: serde_json::from_str(&metadata).unwrap_or_default(),
+        backend: row.get(27)?,
         network_interface: None,
         block_device_mappings: Vec::new(),
         tags: Tags::new(),

@@ -3,6 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 
+use super::backend::{self, Backend};
 use super::machine::Files;
 use super::truth::is_alive;
 use super::{Instance, own};
@@ -17,10 +18,11 @@ impl Cloud {
     /// The console of a running instance, at first up to `replay` bytes of what was written before.
     ///
     /// # Errors
-    /// `IncorrectInstanceState`.
+    /// `IncorrectInstanceState`; `UnsupportedOperation` where there is no guest.
     pub fn attach_console(&mut self, id: &str, replay: u64) -> Result<(Instance, Console), CloudError> {
         let scope = self.scope.clone();
         let instance = self.catalogue.read(|tx| own(tx, &scope, id))?;
+        instance.check_guest("console to be attached to")?;
         let files = Files::of(&self.home, instance.instance_id.as_str());
         match Client::connect(&files.socket()).and_then(|client| client.attach(replay)) {
             Ok(console) => Ok((instance, console)),
@@ -39,6 +41,11 @@ impl Cloud {
     pub fn console_output(&mut self, id: &str, max: u64) -> Result<(Instance, Vec<u8>), CloudError> {
         let scope = self.scope.clone();
         let instance = self.catalogue.read(|tx| own(tx, &scope, id))?;
+        if instance.backend == Backend::Stub {
+            let text = backend::CONSOLE.as_bytes();
+            let cut = text.len().saturating_sub(usize::try_from(max).unwrap_or(usize::MAX));
+            return Ok((instance, text.get(cut..).unwrap_or_default().to_vec()));
+        }
         let path = Files::of(&self.home, instance.instance_id.as_str()).console();
         match client::read_log(&path, max) {
             Ok(output) => Ok((instance, output)),
@@ -47,7 +54,7 @@ impl Cloud {
         }
     }
 
-    /// What the process of a running instance says of it.
+    /// What the process of a running instance says of it; nothing of one without a process.
     ///
     /// # Errors
     /// `InvalidInstanceID.NotFound`; what the process answers.
@@ -80,10 +87,11 @@ impl Cloud {
     /// A connection to a TCP port of a running instance's guest; it is closed where the guest does not take it.
     ///
     /// # Errors
-    /// `IncorrectInstanceState`; what the process says.
+    /// `IncorrectInstanceState`; `UnsupportedOperation` where there is no guest; what the process says.
     pub fn dial(&mut self, id: &str, port: u16) -> Result<(Instance, UnixStream), CloudError> {
         let scope = self.scope.clone();
         let instance = self.catalogue.read(|tx| own(tx, &scope, id))?;
+        instance.check_guest("port to connect to")?;
         let files = Files::of(&self.home, instance.instance_id.as_str());
         match Client::connect(&files.socket()).and_then(|mut client| client.dial(port)) {
             Ok(stream) => Ok((instance, stream)),

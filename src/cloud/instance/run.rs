@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 use sha2::{Digest, Sha256};
 
-use super::{Instance, MachineOptions, StopRequest, own, set_state, state};
+use super::{Backend, Instance, MachineOptions, StopRequest, own, set_state, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::id::{Id, Kind};
 use crate::cloud::image::{self, Image, RootDeviceType};
@@ -95,10 +95,10 @@ impl Cloud {
         request: &RunRequest,
         begun: &mut Begun<'_, Launched>,
     ) -> Result<Launched, CloudError> {
-        let (scope, home) = (self.scope.clone(), self.home.clone());
+        let (scope, home, backend) = (self.scope.clone(), self.home.clone(), self.backend);
         self.operation(
             "run-instances",
-            |tx, operation| plan(tx, &scope, &home, request, operation),
+            |tx, operation| plan(tx, &scope, &home, request, backend, operation),
             |cloud, operation, plan| {
                 begun(&cloud.launched(&plan)?);
                 if !plan.before {
@@ -153,6 +153,7 @@ fn plan(
     scope: &Scope,
     home: &crate::cloud::home::Home,
     request: &RunRequest,
+    backend: Backend,
     operation: &Operation,
 ) -> Result<Plan, CloudError> {
     if let Some(instances) = launched_before(tx, scope, request)? {
@@ -193,6 +194,7 @@ fn plan(
             root_device: &root_device,
             public_key: key.as_ref().map(|pair| pair.public_key.as_str()),
             metadata: &metadata,
+            backend,
         };
         insert(tx, scope, request, &image, kind, &row, operation)?;
         tag::add(tx, &id, &request.tags)?;
@@ -274,6 +276,7 @@ struct NewRow<'a> {
     public_key: Option<&'a str>,
     /// As JSON.
     metadata: &'a str,
+    backend: Backend,
 }
 
 fn insert(
@@ -293,9 +296,9 @@ fn insert(
         "INSERT INTO instances (id, region, owner, zone, reservation, launch_index, image, instance_type, state, launched,
              changed, architecture, virtualization_type, boot_mode, root_device_type, root_device_name, kernel, ramdisk,
              key_name, user_data, shutdown_behavior, api_termination_disabled, options, client_token, request_hash, operation,
-             public_key, metadata_options)
+             public_key, metadata_options, backend)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23, ?24, ?25, ?26, ?27)",
+             ?23, ?24, ?25, ?26, ?27, ?28)",
         params![
             row.id,
             scope.region,
@@ -323,7 +326,8 @@ fn insert(
             request.client_token.as_ref().map(|_| hash(request)),
             operation.id(),
             row.public_key,
-            row.metadata
+            row.metadata,
+            row.backend
         ],
     )?;
     Ok(())

@@ -44,7 +44,7 @@ impl Cloud {
                 Ok((volume, instance))
             },
             |cloud, operation, (volume, instance)| {
-                if instance.state == state::RUNNING {
+                if instance.has_machine() {
                     cloud.plug(&volume, &instance, device)?;
                 }
                 cloud.catalogue.write(|tx| {
@@ -114,7 +114,7 @@ impl Cloud {
                 Ok((found, instance))
             },
             |cloud, operation, (found, instance)| {
-                if instance.state == state::RUNNING {
+                if instance.has_machine() {
                     cloud.unplug(&found.volume_id, &instance.instance_id, force)?;
                 }
                 cloud.catalogue.write(|tx| {
