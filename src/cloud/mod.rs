@@ -31,6 +31,7 @@ mod tagging;
 #[cfg(test)]
 mod testing;
 pub mod time;
+mod token;
 mod volume;
 mod words;
 pub mod zone;
@@ -52,7 +53,9 @@ pub use metadata::MetadataChange;
 use operation::Operation;
 pub use scope::{Account, Scope};
 pub use snapshot::Snapshot;
+pub use snapshot::blocks::{BLOCK, BlockPage, ChangedBlock};
 pub use snapshot::take::Taken;
+pub use snapshot::written::StartRequest;
 use store::Store;
 pub use volume::{Attachment, Volume, VolumeRequest};
 

@@ -37,6 +37,9 @@ impl Cloud {
                 Ok(to_restart)
             })?;
         }
+        if self.catalogue.read(|tx| snapshot::written::is_abandoned(tx))? {
+            self.catalogue.write(snapshot::written::give_up)?;
+        }
         self.catalogue.read(|tx| operation::remove_leftovers(&home, tx))?;
         self.remove_dead_layers()?;
         self.restart(to_restart)?;
@@ -153,6 +156,7 @@ fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Resul
     for change in [
         "DELETE FROM images WHERE operation = ?1 AND state = 'pending'",
         "DELETE FROM snapshots WHERE operation = ?1 AND state = 'pending'",
+        "DELETE FROM tokens WHERE operation = ?1",
         "UPDATE images SET operation = NULL WHERE operation = ?1",
         "UPDATE snapshots SET operation = NULL WHERE operation = ?1",
         "UPDATE volumes SET operation = NULL WHERE operation = ?1",

@@ -6,11 +6,14 @@ ALTER TABLE instances ADD COLUMN backend TEXT NOT NULL DEFAULT 'machine';
 -- Snapshots that are pending because they are written block by block. Their layers are open until they are completed.
 CREATE TABLE started_snapshots (
     snapshot TEXT PRIMARY KEY REFERENCES snapshots (id) ON DELETE CASCADE,
+    layer TEXT NOT NULL REFERENCES layers (id),
     -- Milliseconds without a block after which it is given up.
     patience INTEGER NOT NULL,
     -- When it was started, or its last block was written.
     touched INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX started_snapshots_by_layer ON started_snapshots (layer);
 
 -- Their blocks that are durable.
 CREATE TABLE written_blocks (

@@ -3,7 +3,11 @@
 //! A snapshot is the chain of layers that the volume had. The volume goes on in a new, empty layer over it: so a snapshot
 //! takes as long as making one file and, where a machine runs, one flush.
 
+pub(super) mod blocks;
 pub(super) mod take;
+#[cfg(test)]
+mod tests;
+pub(super) mod written;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
