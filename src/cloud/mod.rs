@@ -52,12 +52,12 @@ pub use instance::{
 pub use metadata::MetadataChange;
 use operation::Operation;
 pub use scope::{Account, Scope};
-pub use snapshot::Snapshot;
 pub use snapshot::blocks::{BLOCK, BlockPage, ChangedBlock};
 pub use snapshot::take::Taken;
 pub use snapshot::written::StartRequest;
+pub use snapshot::{Snapshot, VolumePermissions};
 use store::Store;
-pub use volume::{Attachment, Volume, VolumeRequest};
+pub use volume::{Attachment, Volume, VolumeChange, VolumeModification, VolumeRequest};
 
 /// Is told what was written down of long work, as soon as that is committed: whoever is to be answered at once is answered
 /// with it, while the work goes on.

@@ -145,6 +145,7 @@ fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Resul
     let mut half_made = tx.prepare("SELECT id FROM layers WHERE operation = ?1 AND state = 'making'")?;
     let half_made = half_made.query_map([operation], |row| row.get::<_, String>(0))?;
     half_made.collect::<Result<Vec<_>, _>>()?.iter().try_for_each(|id| store.remove(id))?;
+    volume::settle_modifications(tx, operation)?;
     for volume in ids("SELECT id FROM volumes WHERE operation = ?1 AND state = 'creating'")? {
         volume::delete(tx, &volume)?;
     }

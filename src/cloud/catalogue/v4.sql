@@ -46,9 +46,8 @@ CREATE INDEX tokens_by_operation ON tokens (operation) WHERE operation IS NOT NU
 -- The last change of each volume that was changed.
 CREATE TABLE volume_modifications (
     volume TEXT PRIMARY KEY REFERENCES volumes (id) ON DELETE CASCADE,
-    -- modifying, completed, failed
+    -- modifying, completed
     state TEXT NOT NULL,
-    message TEXT,
     original_size_gib INTEGER NOT NULL,
     original_type TEXT NOT NULL,
     original_iops INTEGER,
@@ -61,6 +60,8 @@ CREATE TABLE volume_modifications (
     ended INTEGER,
     operation TEXT
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX volume_modifications_by_operation ON volume_modifications (operation) WHERE operation IS NOT NULL;
 
 -- Imports, exports, and images that are stored.
 CREATE TABLE tasks (

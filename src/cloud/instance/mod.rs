@@ -18,7 +18,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 mod truth;
-mod volumes;
+pub(super) mod volumes;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
