@@ -4,7 +4,6 @@ use std::collections::HashSet;
 
 use rusqlite::{Transaction, params};
 
-use super::Cloud;
 use super::error::CloudError;
 use super::id::{Id, Kind};
 use super::image::{self, Image, NewImage, RootDeviceType};
@@ -15,6 +14,7 @@ use super::scope::Scope;
 use super::snapshot::take::{self, Taken, Taking};
 use super::tag::{self, Tags};
 use super::volume::{self, Attachment, Volume};
+use super::{Begun, Cloud};
 use crate::monitor::protocol::FileSystems;
 
 /// What is to be made of an instance.
@@ -56,11 +56,24 @@ impl Cloud {
     /// `IncorrectInstanceState`, `UnsupportedOperation` for instance-store roots, `InvalidAMIName.*`,
     /// `InvalidBlockDeviceMapping`; what the host or the machine's process says.
     pub fn create_image(&mut self, request: &CreateImageRequest) -> Result<Taken<Image>, CloudError> {
+        self.create_image_with(request, &mut |_| {})
+    }
+
+    /// The same; `begun` is told of the pending image.
+    ///
+    /// # Errors
+    /// As [`Cloud::create_image`].
+    pub fn create_image_with(
+        &mut self,
+        request: &CreateImageRequest,
+        begun: &mut Begun<'_, Image>,
+    ) -> Result<Taken<Image>, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.operation(
             "create-image",
             |tx, operation| plan(tx, &scope, &home, request, operation),
             |cloud, operation, plan| {
+                begun(&cloud.image(plan.image.as_str())?);
                 let made = cloud.make_image(&plan, request);
                 let file_systems = match made {
                     Ok(file_systems) => file_systems,

@@ -16,7 +16,7 @@ use super::operation::Operation;
 use super::snapshot::{self, Snapshot};
 use super::store::Progress;
 use super::tag::{self, Tags};
-use super::{Cloud, layer};
+use super::{Begun, Cloud, layer};
 use crate::disk::Disk;
 use crate::disk::foreign;
 use crate::disk::foreign::import::ImportFormat;
@@ -79,17 +79,30 @@ impl Cloud {
     /// # Errors
     /// What is wrong with the file; `InvalidAMIName.*`; what does not go together; [`CloudError::NoSpace`].
     pub fn import_image(&mut self, request: &ImportRequest, progress: &mut Progress<'_>) -> Result<Image, CloudError> {
+        self.import_image_with(request, progress, &mut |_| {})
+    }
+
+    /// The same; `begun` is told of the pending image.
+    ///
+    /// # Errors
+    /// As [`Cloud::import_image`].
+    pub fn import_image_with(
+        &mut self,
+        request: &ImportRequest,
+        progress: &mut Progress<'_>,
+        begun: &mut Begun<'_, Image>,
+    ) -> Result<Image, CloudError> {
         if let Some(keys) = &request.bundle {
             let mut unpacking = |at: foreign::Progress| {
                 let _ = progress(at.done, at.total);
             };
             let (disk, said) = bundle::open(&self.home, &request.path, keys, &mut unpacking)?;
-            return self.import_disk(&said_by_bundle(request, &said), &disk, progress);
+            return self.import_disk(&said_by_bundle(request, &said), &disk, progress, begun);
         }
         let is_machine = request.image_type.is_none_or(|kind| kind == ImageType::Machine);
         let format = if is_machine { request.format } else { Some(ImportFormat::Raw) };
         let imported = foreign::import::open(&request.path, format)?;
-        self.import_disk(request, &imported.disk, progress)
+        self.import_disk(request, &imported.disk, progress, begun)
     }
 
     fn import_disk(
@@ -97,6 +110,7 @@ impl Cloud {
         request: &ImportRequest,
         disk: &Arc<dyn Disk>,
         progress: &mut Progress<'_>,
+        begun: &mut Begun<'_, Image>,
     ) -> Result<Image, CloudError> {
         let is_machine = request.image_type.is_none_or(|kind| kind == ImageType::Machine);
         let new = if is_machine { describe(request, disk)? } else { describe_part(request) };
@@ -119,6 +133,7 @@ impl Cloud {
                 Ok(Plan { image, snapshot: snapshot.transpose()?, layer, size_gib })
             },
             |cloud, operation, plan| {
+                begun(&cloud.image(plan.image.as_str())?);
                 let size = if is_machine { plan.size() } else { disk.size() };
                 cloud.store().fill(&plan.layer, size, disk.as_ref(), progress)?;
                 cloud.catalogue.write(|tx| {
@@ -148,6 +163,22 @@ impl Cloud {
         tags: &Tags,
         progress: &mut Progress<'_>,
     ) -> Result<Snapshot, CloudError> {
+        self.import_snapshot_with(path, format, description, tags, progress, &mut |_| {})
+    }
+
+    /// The same; `begun` is told of the pending snapshot.
+    ///
+    /// # Errors
+    /// As [`Cloud::import_snapshot`].
+    pub fn import_snapshot_with(
+        &mut self,
+        path: &Path,
+        format: Option<ImportFormat>,
+        description: &str,
+        tags: &Tags,
+        progress: &mut Progress<'_>,
+        begun: &mut Begun<'_, Snapshot>,
+    ) -> Result<Snapshot, CloudError> {
         let imported = foreign::import::open(path, format)?;
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.check_space(imported.disk.as_ref())?;
@@ -162,6 +193,7 @@ impl Cloud {
                 Ok((snapshot, layer))
             },
             |cloud, operation, (snapshot, layer)| {
+                begun(&cloud.catalogue.read(|tx| snapshot::visible(tx, &scope, snapshot.as_str()))?);
                 let size = size_gib.saturating_mul(GIB);
                 cloud.store().fill(&layer, size, imported.disk.as_ref(), progress)?;
                 cloud.catalogue.write(|tx| {

@@ -1,6 +1,6 @@
 //! Layers as the catalogue knows them: which is over which, who needs it, and what goes when nobody does.
 //!
-//! A layer is needed by a snapshot, a volume, an instance's own volume or an image's template that names it, and by every
+//! A layer is needed by a snapshot, also by one that is being written, a volume, an instance's own volume or an image's template that names it, and by every
 //! layer over it. What is needed by nobody is marked dead, and its files are removed after that was committed; so no file
 //! is without a row, and a row is the last thing that goes.
 
@@ -89,6 +89,7 @@ pub fn mark_dead(tx: &Transaction<'_>) -> Result<(), CloudError> {
     let mut mark = tx.prepare_cached(
         "UPDATE layers SET state = 'dead', parent = NULL WHERE state <> 'dead' AND operation IS NULL
              AND NOT EXISTS (SELECT 1 FROM snapshots WHERE layer = layers.id)
+             AND NOT EXISTS (SELECT 1 FROM started_snapshots WHERE layer = layers.id)
              AND NOT EXISTS (SELECT 1 FROM volumes WHERE layer = layers.id)
              AND NOT EXISTS (SELECT 1 FROM images WHERE template = layers.id)
              AND NOT EXISTS (SELECT 1 FROM instance_store WHERE layer = layers.id)

@@ -31,6 +31,7 @@ mod tagging;
 #[cfg(test)]
 mod testing;
 pub mod time;
+mod token;
 mod volume;
 mod words;
 pub mod zone;
@@ -46,21 +47,28 @@ pub use id::{Id, Kind};
 pub use image_from_instance::CreateImageRequest;
 pub use import::ImportRequest;
 pub use instance::{
-    Instance, InstanceChange, Launched, MachineOptions, RunRequest, StateChange, StateReason, StopRequest,
+    Backend, Instance, InstanceChange, Launched, MachineOptions, RunRequest, StateChange, StateReason, StopRequest,
 };
 pub use metadata::MetadataChange;
 use operation::Operation;
 pub use scope::{Account, Scope};
+pub use snapshot::blocks::{BLOCK, BlockPage, ChangedBlock};
 pub use snapshot::take::Taken;
-pub use snapshot::{Snapshot, SnapshotQuery};
+pub use snapshot::written::StartRequest;
+pub use snapshot::{Snapshot, SnapshotQuery, VolumePermissions};
 use store::Store;
-pub use volume::{Attachment, Volume, VolumeRequest};
+pub use volume::{Attachment, Volume, VolumeChange, VolumeModification, VolumeRequest};
+
+/// Is told what was written down of long work, as soon as that is committed: whoever is to be answered at once is answered
+/// with it, while the work goes on.
+pub type Begun<'a, T> = dyn FnMut(&T) + 'a;
 
 /// A catalogue, as one account sees it in one region.
 pub struct Cloud {
     home: Home,
     catalogue: Catalogue,
     scope: Scope,
+    backend: Backend,
 }
 
 impl Cloud {
@@ -71,7 +79,8 @@ impl Cloud {
     pub fn open(home: Home, scope: Scope) -> Result<Self, CloudError> {
         home.check()?;
         home.keep_reserve()?;
-        let mut cloud = Self { catalogue: Catalogue::open(&home.catalogue())?, home, scope };
+        let mut cloud =
+            Self { catalogue: Catalogue::open(&home.catalogue())?, home, scope, backend: Backend::Machines };
         let region = cloud.scope.region.clone();
         cloud.catalogue.read(|tx| zone::check_region(tx, &region))?;
         cloud.sweep()?;
@@ -85,6 +94,12 @@ impl Cloud {
     /// What the catalogue or the host says.
     pub fn refresh(&mut self) -> Result<(), CloudError> {
         self.sweep()
+    }
+
+    /// The same, whose launches are on another back end. What was launched before stays on what it was launched on.
+    #[must_use]
+    pub fn with_backend(self, backend: Backend) -> Self {
+        Self { backend, ..self }
     }
 
     /// Who asks, and where.

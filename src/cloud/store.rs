@@ -7,6 +7,7 @@ use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -18,6 +19,10 @@ use crate::disk::{Disk, HostCache};
 
 pub use crate::disk::layered::Progress;
 
+/// How often, and how many times at the most, it is looked whether a layer is free whose turn it is.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 5000;
+
 /// The store of a catalogue.
 pub struct Store<'a> {
     home: &'a Home,
@@ -25,6 +30,11 @@ pub struct Store<'a> {
 
 /// While it is held, no layer's name goes away.
 pub struct Hold {
+    _file: File,
+}
+
+/// While it is held, nobody else has a turn at writing to the layer.
+pub struct Turn {
     _file: File,
 }
 
@@ -103,10 +113,50 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What is wrong with their files.
     pub fn open(&self, chain: &[Layer], size: u64) -> Result<Arc<dyn Disk>, CloudError> {
-        let open = |layer: &Layer| layered::open_sealed(&self.stem(&layer.id));
-        let files = chain.iter().map(open).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
-        let disk = Layered::open(files, size, true, HostCache::Used).map_err(damaged)?;
+        let disk = Layered::open(self.files(chain)?, size, true, HostCache::Used).map_err(damaged)?;
         Ok(Arc::new(disk))
+    }
+
+    /// The files of layers, the lowest first, to be read only. The caller has a hold since before it looked at the chain.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn files(&self, chain: &[Layer]) -> Result<Vec<LayerFiles>, CloudError> {
+        let open = |layer: &Layer| layered::open_sealed(&self.stem(&layer.id));
+        chain.iter().map(open).collect::<Result<_, _>>().map_err(damaged)
+    }
+
+    /// Waits for a turn at writing to an open layer that nobody has open for long.
+    ///
+    /// # Errors
+    /// What the host says; also where the layer's files are gone.
+    pub fn turn(&self, id: &str) -> Result<Turn, CloudError> {
+        let path = layered::map_path(&self.stem(id));
+        let file = File::open(&path).map_err(CloudError::host(&path, "cannot open it"))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|e| CloudError::host(&path, "cannot lock it")(e.into()))?;
+        Ok(Turn { _file: file })
+    }
+
+    /// Opens a layer, of `size` bytes, to write whole units to it in one's turn; what lies below it is not seen.
+    ///
+    /// # Errors
+    /// What is wrong with its files.
+    pub fn open_alone(&self, _turn: &Turn, id: &str, size: u64) -> Result<Layered, CloudError> {
+        let mut looks = 0;
+        loop {
+            match LayerFiles::open(&self.stem(id), LayerAccess::Writable) {
+                // Whoever had the last turn has closed it, but a process that was started meanwhile has all that was open
+                // for the moment until it is another program.
+                Err(LayerError::Locked { .. }) if looks < LOOKS => {
+                    looks += 1;
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                opened => {
+                    let files = opened.map_err(damaged)?;
+                    return Layered::open(vec![files], size, false, HostCache::Used).map_err(damaged);
+                }
+            }
+        }
     }
 
     /// Puts layers together in a new one, which is sealed and durable.

@@ -37,6 +37,9 @@ impl Cloud {
                 Ok(to_restart)
             })?;
         }
+        if self.catalogue.read(|tx| snapshot::written::is_abandoned(tx))? {
+            self.catalogue.write(snapshot::written::give_up)?;
+        }
         self.catalogue.read(|tx| operation::remove_leftovers(&home, tx))?;
         self.remove_dead_layers()?;
         self.restart(to_restart)?;
@@ -142,6 +145,7 @@ fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Resul
     let mut half_made = tx.prepare("SELECT id FROM layers WHERE operation = ?1 AND state = 'making'")?;
     let half_made = half_made.query_map([operation], |row| row.get::<_, String>(0))?;
     half_made.collect::<Result<Vec<_>, _>>()?.iter().try_for_each(|id| store.remove(id))?;
+    volume::settle_modifications(tx, operation)?;
     for volume in ids("SELECT id FROM volumes WHERE operation = ?1 AND state = 'creating'")? {
         volume::delete(tx, &volume)?;
     }
@@ -153,6 +157,7 @@ fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Resul
     for change in [
         "DELETE FROM images WHERE operation = ?1 AND state = 'pending'",
         "DELETE FROM snapshots WHERE operation = ?1 AND state = 'pending'",
+        "DELETE FROM tokens WHERE operation = ?1",
         "UPDATE images SET operation = NULL WHERE operation = ?1",
         "UPDATE snapshots SET operation = NULL WHERE operation = ?1",
         "UPDATE volumes SET operation = NULL WHERE operation = ?1",

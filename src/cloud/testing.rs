@@ -1,13 +1,21 @@
-//! Catalogues of unit tests: what they have in common.
+//! A catalogue for tests, with disks that hold something and instances that need no machine.
+
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use rusqlite::params;
 use tempfile::TempDir;
 
 use super::home::Home;
+use super::image::{Architecture, Image, RegisterRequest, VirtualizationType};
+use super::instance::Backend;
+use super::mapping::{BlockDevice, Ebs, GIB, Target};
 use super::tag::{self, Tags};
-use super::{Cloud, CloudError, Id, Kind, Scope, network};
+use super::{Cloud, CloudError, Id, Instance, Kind, RunRequest, Scope, Snapshot, network};
 
-/// A catalogue of its own, seen by many.
+/// A catalogue of its own.
 pub(super) struct World {
     dir: TempDir,
 }
@@ -18,20 +26,38 @@ impl World {
     }
 
     pub fn home(&self) -> Home {
-        Home::at(self.dir.path()).unwrap()
+        Home::at(&self.dir.path().join("home")).unwrap()
     }
 
-    /// As a person who says nothing sees it.
+    /// A process of its own, as far as the catalogue can tell. What it launches needs no machine.
     pub fn cloud(&self) -> Cloud {
-        Cloud::open(self.home(), Scope::default()).unwrap()
+        self.of(Scope::default())
+    }
+
+    pub fn of(&self, scope: Scope) -> Cloud {
+        Cloud::open(self.home(), scope).unwrap().with_backend(Backend::Stub)
     }
 
     pub fn cloud_of(&self, account: &str) -> Cloud {
-        Cloud::open(self.home(), Scope { account: account.parse().unwrap(), ..Scope::default() }).unwrap()
+        self.of(Scope { account: account.parse().unwrap(), ..Scope::default() })
     }
 
     pub fn cloud_in(&self, region: &str) -> Cloud {
-        Cloud::open(self.home(), Scope { region: region.into(), ..Scope::default() }).unwrap()
+        self.of(Scope { region: region.into(), ..Scope::default() })
+    }
+
+    /// A raw disk of a GiB with these bytes in it.
+    pub fn disk(&self, name: &str, pieces: &[(u64, &[u8])]) -> PathBuf {
+        let path = self.dir.path().join(name);
+        let file = File::create(&path).unwrap();
+        file.set_len(GIB).unwrap();
+        pieces.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).unwrap());
+        path
+    }
+
+    /// A path for something that is to be made.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 }
 
@@ -90,6 +116,41 @@ pub(super) fn new_snapshot(cloud: &mut Cloud, description: &str, tags: &[(&str, 
 
 pub(super) fn all(tags: &[(&str, &str)]) -> Tags {
     tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// What goes on, whatever it is told.
+pub(super) fn goes_on(_: u64, _: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+impl Cloud {
+    /// A snapshot of a GiB with these bytes in it.
+    pub(super) fn test_snapshot(&mut self, world: &World, pieces: &[(u64, &[u8])]) -> Snapshot {
+        let disk = world.disk("a disk", pieces);
+        self.import_snapshot(&disk, None, "", &Tags::new(), &mut goes_on).unwrap()
+    }
+
+    /// An image with such a root.
+    pub(super) fn test_image(&mut self, world: &World, name: &str) -> Image {
+        let snapshot = self.test_snapshot(world, &[(0, b"root")]);
+        let ebs = Ebs { snapshot_id: Some(snapshot.snapshot_id.to_string()), ..Ebs::default() };
+        let root = BlockDevice { device_name: "/dev/sda1".into(), target: Target::Ebs(ebs) };
+        self.register_image(&RegisterRequest {
+            name: name.into(),
+            architecture: Some(Architecture::X86_64),
+            virtualization_type: Some(VirtualizationType::Hvm),
+            root_device_name: Some("/dev/sda1".into()),
+            block_device_mappings: vec![root],
+            ..RegisterRequest::default()
+        })
+        .unwrap()
+    }
+
+    /// An instance of an image.
+    pub(super) fn test_instance(&mut self, image: &Image) -> Instance {
+        let request = RunRequest { image: image.image_id.to_string(), count: 1, ..RunRequest::default() };
+        self.run_instances(&request).unwrap().instances.remove(0)
+    }
 }
 
 /// The code of what went wrong.

@@ -1,6 +1,9 @@
 //! Volumes: disks that instances have, one at a time each.
 
+mod modify;
 mod query;
+#[cfg(test)]
+mod tests;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
@@ -14,7 +17,11 @@ use super::operation::Operation;
 use super::scope::Scope;
 use super::snapshot::{self, Snapshot};
 use super::tag::{self, Tags};
+use super::token::Token;
 use super::{Cloud, layer, lookup, time, zone};
+
+pub(super) use modify::settle as settle_modifications;
+pub use modify::{VolumeChange, VolumeModification};
 
 /// Kinds of volumes, with the least and the most GiB that EC2 gives each.
 const TYPES: [(&str, u64, u64); 7] = [
@@ -126,6 +133,8 @@ pub struct VolumeRequest {
     pub throughput: Option<u64>,
     /// Its tags.
     pub tags: Tags,
+    /// Another request with this token and the same content makes nothing more.
+    pub client_token: Option<String>,
 }
 
 /// A volume of the caller's, with its attachment and tags.
@@ -357,26 +366,35 @@ impl Cloud {
     /// Makes a volume: empty, or of a snapshot. It takes no room until it is written to.
     ///
     /// # Errors
-    /// What [`plan`] says, `InvalidSnapshot.NotFound`, and what the host says.
+    /// What [`plan`] says, `InvalidSnapshot.NotFound`, `IdempotentParameterMismatch`, and what the host says.
     pub fn create_volume(&mut self, request: &VolumeRequest) -> Result<Volume, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
+        let token = Token::new("CreateVolume", request.client_token.as_deref(), request)?;
         self.operation(
             "create-volume",
             |tx, operation| {
+                if let Some(before) = token.made_one(tx, &scope)? {
+                    return Ok((before, None));
+                }
                 let zone = zone::choose(tx, &scope.region, request.zone.as_deref())?;
                 let find = |id: &String| snapshot::visible(tx, &scope, &snapshot::resolve(tx, &scope, id)?);
                 let snapshot = request.snapshot_id.as_ref().map(find).transpose()?;
                 let plan = plan(&home, request, snapshot, zone)?;
                 insert(tx, &scope, &plan, operation)?;
                 tag::add(tx, &plan.id, &request.tags)?;
-                Ok(plan)
+                token.keep(tx, &scope, &[&plan.id], Some(operation))?;
+                Ok((plan.id.to_string(), Some(plan)))
             },
-            |cloud, operation, plan| {
-                cloud.store().create(&plan.layer, plan.size())?;
+            |cloud, operation, (id, plan)| {
+                if let Some(plan) = &plan {
+                    cloud.store().create(&plan.layer, plan.size())?;
+                }
                 cloud.catalogue.write(|tx| {
-                    made(tx, &plan, "available")?;
+                    if let Some(plan) = &plan {
+                        made(tx, plan, "available")?;
+                    }
                     operation.finish(tx)?;
-                    own(tx, &scope, plan.id.as_str())
+                    own(tx, &scope, &id)
                 })
             },
         )

@@ -59,6 +59,7 @@ pub(super) fn copy(args: &CopyArgs) -> Result<u8, CliError> {
         description: args.description.clone(),
         copy_image_tags: args.copy_tags,
         tags: args.tags.iter().cloned().collect(),
+        ..CopyRequest::default()
     };
     let mut there = args.scope.open_in(args.to_region.as_ref().unwrap_or(&region))?;
     print_one(&there.copy_image(&request).map_err(told)?, args.json)

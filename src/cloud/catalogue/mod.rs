@@ -12,7 +12,8 @@ use super::error::CloudError;
 use super::zone;
 
 /// Schemas, the oldest first: each makes the next version of the one before.
-const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
 
 /// How long to wait for another process's transaction; they are short.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -13,6 +13,7 @@ use crate::cloud::error::CloudError;
 use crate::cloud::mapping::{BlockDevice, Ebs, Target};
 use crate::cloud::scope::Scope;
 use crate::cloud::tag::{self, Tags};
+use crate::cloud::token::Token;
 use crate::cloud::{Cloud, Id, snapshot, zone};
 
 /// What to copy ("CopyImage"). The copy is made in the region of the scope.
@@ -30,6 +31,8 @@ pub struct CopyRequest {
     pub copy_image_tags: bool,
     /// More tags of the copy.
     pub tags: Tags,
+    /// Another request with this token and the same content makes nothing more.
+    pub client_token: Option<String>,
 }
 
 impl Cloud {
@@ -38,11 +41,17 @@ impl Cloud {
     ///
     /// # Errors
     /// Of the original what [`Cloud::launchable_image`] says; `InvalidAMIName.Malformed`, `.Duplicate`;
-    /// `InvalidParameterValue` for a region that there is not; `InvalidRequest` for another's image with product codes.
+    /// `InvalidParameterValue` for a region that there is not; `InvalidRequest` for another's image with product codes;
+    /// `IdempotentParameterMismatch`.
     pub fn copy_image(&mut self, request: &CopyRequest) -> Result<Image, CloudError> {
         let scope = self.scope.clone();
+        let token = Token::new("CopyImage", request.client_token.as_deref(), request)?;
         self.catalogue.write(|tx| {
+            if let Some(before) = token.made_one(tx, &scope)? {
+                return access::own(tx, &scope, &before);
+            }
             let id = copy(tx, &scope, request)?;
+            token.keep(tx, &scope, &[&id], None)?;
             access::own(tx, &scope, id.as_str())
         })
     }

@@ -1,21 +1,20 @@
-//! What a person does to instances: stop, start, reboot, terminate, and their consoles.
+//! What a person does to instances: stop, start, reboot, terminate.
 
-use std::os::fd::BorrowedFd;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
 use super::machine::Files;
-use super::truth::{BY_USER, is_alive, terminated, wait_for_last};
+use super::reach::monitor;
+use super::truth::{BY_USER, terminated, wait_for_last};
 use super::{Instance, own, set_state, state};
 use crate::cloud::error::CloudError;
+use crate::cloud::home::Home;
 use crate::cloud::id::Id;
 use crate::cloud::operation::Operation;
-use crate::cloud::{Cloud, layer, network};
-use crate::imds::Document;
-use crate::monitor::client::{self, Client, ClientError, Console};
-use crate::monitor::protocol::FileSystems;
+use crate::cloud::scope::Scope;
+use crate::cloud::{Begun, Cloud, layer, network};
+use crate::monitor::client::{Client, ClientError};
 
 /// How a stop is done.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +42,19 @@ impl Cloud {
     /// # Errors
     /// `IncorrectInstanceState`, `UnsupportedOperation` for instance-store roots, `OperationNotPermitted`; then none is asked.
     pub fn stop_instances(&mut self, ids: &[String], request: StopRequest) -> Result<Vec<StateChange>, CloudError> {
+        self.stop_instances_with(ids, request, &mut |_| {})
+    }
+
+    /// The same; `begun` is told of the states before any machine was asked.
+    ///
+    /// # Errors
+    /// As [`Cloud::stop_instances`].
+    pub fn stop_instances_with(
+        &mut self,
+        ids: &[String],
+        request: StopRequest,
+        begun: &mut Begun<'_, Vec<StateChange>>,
+    ) -> Result<Vec<StateChange>, CloudError> {
         let scope = self.scope.clone();
         let instances: Vec<Instance> = self.catalogue.write(|tx| {
             let instances: Vec<Instance> = ids.iter().map(|id| own(tx, &scope, id)).collect::<Result<_, _>>()?;
@@ -54,6 +66,7 @@ impl Cloud {
             }
             Ok(instances)
         })?;
+        begun(&self.changes(&instances)?);
         for instance in instances.iter().filter(|instance| instance.state != state::STOPPED) {
             self.ask_to_end(instance, request)?;
         }
@@ -68,6 +81,19 @@ impl Cloud {
         &mut self,
         ids: &[String],
         request: StopRequest,
+    ) -> Result<Vec<StateChange>, CloudError> {
+        self.terminate_instances_with(ids, request, &mut |_| {})
+    }
+
+    /// The same; `begun` is told of the states before any machine was asked, and before the room of what is gone is freed.
+    ///
+    /// # Errors
+    /// As [`Cloud::terminate_instances`].
+    pub fn terminate_instances_with(
+        &mut self,
+        ids: &[String],
+        request: StopRequest,
+        begun: &mut Begun<'_, Vec<StateChange>>,
     ) -> Result<Vec<StateChange>, CloudError> {
         let scope = self.scope.clone();
         let instances: Vec<Instance> = self.catalogue.write(|tx| {
@@ -87,6 +113,7 @@ impl Cloud {
             }
             Ok(instances)
         })?;
+        begun(&self.changes(&instances)?);
         self.tidy()?;
         for instance in instances.iter().filter(|one| !matches!(one.state.as_str(), state::STOPPED | state::TERMINATED))
         {
@@ -130,52 +157,48 @@ impl Cloud {
     /// Starts stopped instances, and waits until their machines run.
     ///
     /// # Errors
-    /// `IncorrectInstanceState`; where a machine does not come up, why.
+    /// `IncorrectInstanceState`: then none is started; where a machine does not come up, why.
     pub fn start_instances(&mut self, ids: &[String]) -> Result<Vec<StateChange>, CloudError> {
-        let scope = self.scope.clone();
-        let instances: Vec<Instance> =
-            self.catalogue.read(|tx| ids.iter().map(|id| own(tx, &scope, id)).collect::<Result<_, _>>())?;
-        for instance in &instances {
-            self.start_instance(&instance.instance_id)?;
-        }
-        self.changes(&instances)
+        self.start_instances_with(ids, &mut |_| {})
     }
 
-    pub(in crate::cloud) fn start_instance(&mut self, id: &Id) -> Result<(), CloudError> {
+    /// The same; `begun` is told of the states before any machine runs.
+    ///
+    /// # Errors
+    /// As [`Cloud::start_instances`].
+    pub fn start_instances_with(
+        &mut self,
+        ids: &[String],
+        begun: &mut Begun<'_, Vec<StateChange>>,
+    ) -> Result<Vec<StateChange>, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.operation(
             "start-instance",
             |tx, operation| {
-                let instance = own(tx, &scope, id.as_str())?;
-                check_idle(&instance)?;
-                if instance.state == state::RUNNING {
-                    return Ok(None);
+                let (mut before, mut layers) = (Vec::new(), Vec::new());
+                for id in ids {
+                    let instance = own(tx, &scope, id)?;
+                    if before.iter().any(|seen: &Instance| seen.instance_id == instance.instance_id) {
+                        continue;
+                    }
+                    check_idle(&instance)?;
+                    if instance.state != state::RUNNING {
+                        layers.extend(begin_start(tx, &home, &scope, &instance, operation)?);
+                    }
+                    before.push(instance);
                 }
-                if instance.state != state::STOPPED {
-                    let (id, state) = (id.clone(), instance.state);
-                    return Err(CloudError::InstanceState { id, state, verb: "started" });
-                }
-                let root = &instance.root_device_name;
-                if !instance.is_instance_store() && !instance.block_device_mappings.iter().any(|at| at.device == *root)
-                {
-                    let why = format!("it has no volume at its root device, {root}; attach one first");
-                    return Err(CloudError::State { what: id.to_string(), why });
-                }
-                // One from before there were networks gets its interface now.
-                network::attach(tx, &home, &scope, id, &instance.availability_zone)?;
-                set_state(tx, id, state::PENDING, None)?;
-                claim(tx, id, operation)?;
-                new_own_layers(tx, &home, id, operation).map(Some)
+                Ok((before, layers))
             },
-            |cloud, operation, layers| {
-                if let Some(layers) = layers {
-                    layers.iter().try_for_each(|(id, size)| cloud.store().create(id, *size).map(|_| ()))?;
-                    cloud.catalogue.write(|tx| layers.iter().try_for_each(|(id, _)| layer::made(tx, id, "open")))?;
-                    cloud.start_machine(id, operation)?;
+            |cloud, operation, (before, layers)| {
+                begun(&cloud.changes(&before)?);
+                layers.iter().try_for_each(|(id, size)| cloud.store().create(id, *size).map(|_| ()))?;
+                cloud.catalogue.write(|tx| layers.iter().try_for_each(|(id, _)| layer::made(tx, id, "open")))?;
+                for instance in before.iter().filter(|instance| instance.state != state::RUNNING) {
+                    cloud.start_machine(&instance.instance_id, operation)?;
                 }
                 cloud.catalogue.write(|tx| operation.finish(tx))?;
-                cloud.notice(id);
-                Ok(())
+                before.iter().for_each(|instance| cloud.notice(&instance.instance_id));
+                cloud.changes(&before)
             },
         )
     }
@@ -186,24 +209,44 @@ impl Cloud {
     /// # Errors
     /// `IncorrectInstanceState`.
     pub fn reboot_instances(&mut self, ids: &[String], request: StopRequest) -> Result<(), CloudError> {
+        self.reboot_instances_with(ids, request, &mut |_| {})
+    }
+
+    /// The same; `begun` is told which instances will be rebooted.
+    ///
+    /// # Errors
+    /// As [`Cloud::reboot_instances`].
+    pub fn reboot_instances_with(
+        &mut self,
+        ids: &[String],
+        request: StopRequest,
+        begun: &mut Begun<'_, Vec<Id>>,
+    ) -> Result<(), CloudError> {
         let scope = self.scope.clone();
-        let instances: Vec<Instance> =
-            self.catalogue.read(|tx| ids.iter().map(|id| own(tx, &scope, id)).collect::<Result<_, _>>())?;
-        for instance in instances {
-            let id = instance.instance_id;
-            self.operation(
-                "reboot-instance",
-                |tx, operation| claim_running(tx, &own(tx, &scope, id.as_str())?, operation, "rebooted"),
-                |cloud, operation, ()| {
-                    cloud.end_machine(&id, request)?;
-                    cloud.start_machine(&id, operation)?;
-                    cloud.catalogue.write(|tx| operation.finish(tx))?;
-                    cloud.notice(&id);
-                    Ok(())
-                },
-            )?;
-        }
-        Ok(())
+        self.operation(
+            "reboot-instance",
+            |tx, operation| {
+                let mut all = Vec::new();
+                for id in ids {
+                    let instance = own(tx, &scope, id)?;
+                    if !all.contains(&instance.instance_id) {
+                        claim_running(tx, &instance, operation, "rebooted")?;
+                        all.push(instance.instance_id);
+                    }
+                }
+                Ok(all)
+            },
+            |cloud, operation, all| {
+                begun(&all);
+                for id in &all {
+                    cloud.end_machine(id, request)?;
+                    cloud.start_machine(id, operation)?;
+                }
+                cloud.catalogue.write(|tx| operation.finish(tx))?;
+                all.iter().for_each(|id| cloud.notice(id));
+                Ok(())
+            },
+        )
     }
 
     /// Ends the machine of an instance that an operation has claimed, and waits for that.
@@ -223,102 +266,6 @@ impl Cloud {
         }
     }
 
-    /// The console of a running instance, at first up to `replay` bytes of what was written before.
-    ///
-    /// # Errors
-    /// `IncorrectInstanceState`.
-    pub fn attach_console(&mut self, id: &str, replay: u64) -> Result<(Instance, Console), CloudError> {
-        let scope = self.scope.clone();
-        let instance = self.catalogue.read(|tx| own(tx, &scope, id))?;
-        let files = Files::of(&self.home, instance.instance_id.as_str());
-        match Client::connect(&files.socket()).and_then(|client| client.attach(replay)) {
-            Ok(console) => Ok((instance, console)),
-            Err(ClientError::NotRunning { .. } | ClientError::Ended) => {
-                let (id, state) = (instance.instance_id, instance.state);
-                Err(CloudError::InstanceState { id, state, verb: "attached to" })
-            }
-            Err(error) => Err(monitor(&instance.instance_id, &error)),
-        }
-    }
-
-    /// The newest of what an instance has written to its console, whether it runs or not; nothing before it has.
-    ///
-    /// # Errors
-    /// `InvalidInstanceID.NotFound`; what the host says.
-    pub fn console_output(&mut self, id: &str, max: u64) -> Result<(Instance, Vec<u8>), CloudError> {
-        let scope = self.scope.clone();
-        let instance = self.catalogue.read(|tx| own(tx, &scope, id))?;
-        let path = Files::of(&self.home, instance.instance_id.as_str()).console();
-        match client::read_log(&path, max) {
-            Ok(output) => Ok((instance, output)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok((instance, Vec::new())),
-            Err(e) => Err(CloudError::host(&path, "cannot read the console's output")(e)),
-        }
-    }
-
-    /// What the process of a running instance says of it.
-    ///
-    /// # Errors
-    /// `InvalidInstanceID.NotFound`; what the process answers.
-    pub fn machine_status(&mut self, id: &str) -> Result<Option<crate::monitor::protocol::Status>, CloudError> {
-        let scope = self.scope.clone();
-        let instance = self.catalogue.read(|tx| own(tx, &scope, id))?;
-        let files = Files::of(&self.home, instance.instance_id.as_str());
-        match Client::connect(&files.socket()).and_then(|mut client| client.status()) {
-            Ok(status) => Ok(Some(status)),
-            Err(ClientError::NotRunning { .. } | ClientError::Ended) => Ok(None),
-            Err(error) => Err(monitor(&instance.instance_id, &error)),
-        }
-    }
-
-    /// Has the process of a running machine put new layers on volumes: for each its id, and the layer's data and map. The
-    /// guest's agent, where there is one, freezes the file systems meanwhile; tells what they were.
-    ///
-    /// # Errors
-    /// What the process says.
-    pub(in crate::cloud) fn ask_for_snapshots(
-        &self,
-        id: &Id,
-        volumes: &[(&str, [BorrowedFd<'_>; 2])],
-    ) -> Result<FileSystems, CloudError> {
-        let socket = Files::of(&self.home, id.as_str()).socket();
-        let asked = Client::connect(&socket).and_then(|mut client| client.snapshot(volumes, true));
-        asked.map_err(|error| monitor(id, &error))
-    }
-
-    /// A connection to a TCP port of a running instance's guest; it is closed where the guest does not take it.
-    ///
-    /// # Errors
-    /// `IncorrectInstanceState`; what the process says.
-    pub fn dial(&mut self, id: &str, port: u16) -> Result<(Instance, UnixStream), CloudError> {
-        let scope = self.scope.clone();
-        let instance = self.catalogue.read(|tx| own(tx, &scope, id))?;
-        let files = Files::of(&self.home, instance.instance_id.as_str());
-        match Client::connect(&files.socket()).and_then(|mut client| client.dial(port)) {
-            Ok(stream) => Ok((instance, stream)),
-            Err(ClientError::NotRunning { .. } | ClientError::Ended) => {
-                let (id, state) = (instance.instance_id, instance.state);
-                Err(CloudError::InstanceState { id, state, verb: "connected to" })
-            }
-            Err(error) => Err(monitor(&instance.instance_id, &error)),
-        }
-    }
-
-    /// Where the ssh keys of an instance's guest are kept.
-    #[must_use]
-    pub fn known_hosts_file(&self, id: &Id) -> std::path::PathBuf {
-        Files::of(&self.home, id.as_str()).dir().join("known_hosts")
-    }
-
-    /// Has the process of an instance tell its guest this of itself; nothing where none runs.
-    pub(in crate::cloud) fn ask_for_metadata(&self, id: &Id, document: Document) -> Result<(), CloudError> {
-        let socket = Files::of(&self.home, id.as_str()).socket();
-        match Client::connect(&socket).and_then(|mut client| client.tell_metadata(document)) {
-            Ok(()) | Err(ClientError::NotRunning { .. } | ClientError::Ended) => Ok(()),
-            Err(error) => Err(monitor(id, &error)),
-        }
-    }
-
     fn changes(&mut self, before: &[Instance]) -> Result<Vec<StateChange>, CloudError> {
         self.catalogue.read(|tx| {
             let change = |before: &Instance| {
@@ -332,17 +279,37 @@ impl Cloud {
             before.iter().map(change).collect()
         })
     }
+}
 
-    /// Whether the process of an instance lives.
-    pub(in crate::cloud) fn runs(&self, id: &Id) -> Result<bool, CloudError> {
-        is_alive(&Files::of(&self.home, id.as_str()))
+/// Writes down that a stopped instance is about to run; gives the layers that it needs made for that.
+fn begin_start(
+    tx: &Transaction<'_>,
+    home: &Home,
+    scope: &Scope,
+    instance: &Instance,
+    operation: &Operation,
+) -> Result<Vec<(String, u64)>, CloudError> {
+    let id = &instance.instance_id;
+    if instance.state != state::STOPPED {
+        let (id, state) = (id.clone(), instance.state.clone());
+        return Err(CloudError::InstanceState { id, state, verb: "started" });
     }
+    let root = &instance.root_device_name;
+    if !instance.is_instance_store() && !instance.block_device_mappings.iter().any(|at| at.device == *root) {
+        let why = format!("it has no volume at its root device, {root}; attach one first");
+        return Err(CloudError::State { what: id.to_string(), why });
+    }
+    // One from before there were networks gets its interface now.
+    network::attach(tx, home, scope, id, &instance.availability_zone)?;
+    set_state(tx, id, state::PENDING, None)?;
+    claim(tx, id, operation)?;
+    new_own_layers(tx, home, id, operation)
 }
 
 /// Gives a stopped instance its own volumes again, empty.
 fn new_own_layers(
     tx: &Transaction<'_>,
-    home: &crate::cloud::home::Home,
+    home: &Home,
     id: &Id,
     operation: &Operation,
 ) -> Result<Vec<(String, u64)>, CloudError> {
@@ -413,16 +380,5 @@ fn check_stop(instance: &Instance) -> Result<(), CloudError> {
             let (id, state) = (instance.instance_id.clone(), instance.state.clone());
             Err(CloudError::InstanceState { id, state, verb: "stopped" })
         }
-    }
-}
-
-/// What an instance's process said.
-pub(in crate::cloud) fn monitor(id: &Id, error: &ClientError) -> CloudError {
-    use crate::monitor::protocol::FailureKind;
-    match error {
-        ClientError::Refused(failure) if failure.kind == FailureKind::Unsupported => {
-            CloudError::Unsupported(format!("{id}: {failure}"))
-        }
-        other => CloudError::State { what: id.to_string(), why: other.to_string() },
     }
 }

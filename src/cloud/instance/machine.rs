@@ -9,7 +9,7 @@ use rusqlite::{Connection, Transaction, params};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Instance, any, set_state, state};
+use super::{Backend, Instance, any, set_state, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::home::Home;
 use crate::cloud::id::Id;
@@ -77,8 +77,13 @@ impl Cloud {
     /// Starts the machine of a pending instance, and notes that it runs. Where it does not come up, the instance is stopped
     /// again (or terminated, if it was just launched), and says why.
     pub(in crate::cloud) fn start_machine(&mut self, id: &Id, operation: &Operation) -> Result<(), CloudError> {
-        let files = Files::of(&self.home, id.as_str());
-        let started = self.launch_process(id, &files);
+        let instance = any(self.catalogue.connection(), id.as_str())?;
+        let started = match instance.backend {
+            Backend::Machines => self.launch_process(id, &Files::of(&self.home, id.as_str())),
+            Backend::Stub => Ok(()),
+        };
+        // A stub that is only to go on was never off.
+        let goes_on = instance.backend == Backend::Stub && instance.state == state::RUNNING;
         if let Err(error) = started {
             // What becomes of it is decided when the operation is undone, which keeps the reason.
             let reason = format!("Server.InternalError: {error}");
@@ -86,9 +91,12 @@ impl Cloud {
             return Err(error);
         }
         self.catalogue.write(|tx| {
-            set_state(tx, id, state::RUNNING, None)?;
-            let done = "UPDATE instances SET operation = NULL, launched = ?2 WHERE id = ?1 AND operation = ?3";
-            tx.execute(done, params![id, time::now(), operation.id()])?;
+            if !goes_on {
+                set_state(tx, id, state::RUNNING, None)?;
+            }
+            let done = "UPDATE instances SET operation = NULL, launched = coalesce(?2, launched)
+                 WHERE id = ?1 AND operation = ?3";
+            tx.execute(done, params![id, (!goes_on).then(time::now), operation.id()])?;
             Ok(())
         })
     }

@@ -10,17 +10,22 @@
 //! started it. What the catalogue says of a machine is compared with the truth whenever the catalogue is opened
 //! ([`truth`]).
 
+mod backend;
 mod filters;
 mod life;
 mod machine;
 mod query;
+mod reach;
 mod run;
+#[cfg(test)]
+mod tests;
 mod truth;
-mod volumes;
+pub(super) mod volumes;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
+pub use backend::Backend;
 pub use life::{StateChange, StopRequest};
 pub(super) use life::{check_idle, claim, release};
 pub use run::{Launched, RunRequest};
@@ -167,6 +172,8 @@ pub struct Instance {
     pub client_token: Option<String>,
     /// How its machine is started.
     pub machine: MachineOptions,
+    /// What it runs on.
+    pub backend: Backend,
     /// The operation that works on it.
     #[serde(skip)]
     pub(super) operation: Option<String>,
@@ -215,7 +222,7 @@ impl Instance {
 const COLUMNS: &str = "id, reservation, launch_index, owner, image, instance_type, state, reason_code, reason, changed,
     launched, zone, architecture, virtualization_type, boot_mode, root_device_type, root_device_name, kernel, ramdisk,
     key_name, shutdown_behavior, api_termination_disabled, api_stop_disabled, client_token, options, operation,
-    metadata_options";
+    metadata_options, backend";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
     let reason: Option<String> = row.get(8)?;
@@ -253,6 +260,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Instance> {
         platform: None,
         platform_details: None,
         ena_support: false,
+        backend: row.get(27)?,
         network_interface: None,
         block_device_mappings: Vec::new(),
         tags: Tags::new(),

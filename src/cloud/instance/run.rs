@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use rusqlite::{OptionalExtension, Transaction, params};
 use sha2::{Digest, Sha256};
 
-use super::{Instance, MachineOptions, StopRequest, own, set_state, state};
+use super::{Backend, Instance, MachineOptions, StopRequest, own, set_state, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::id::{Id, Kind};
 use crate::cloud::image::{self, Image, RootDeviceType};
@@ -17,7 +17,7 @@ use crate::cloud::operation::Operation;
 use crate::cloud::scope::Scope;
 use crate::cloud::tag::{self, Tags};
 use crate::cloud::volume::{self, VolumeRequest};
-use crate::cloud::{Cloud, key_pair, layer, snapshot, time};
+use crate::cloud::{Begun, Cloud, key_pair, layer, snapshot, time};
 
 /// Most instances of one launch, as in EC2's first quota.
 const MAX_COUNT: u32 = 100;
@@ -81,7 +81,7 @@ impl RunRequest {
 }
 
 /// Instances that were launched.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Launched {
     /// They.
     pub instances: Vec<Instance>,
@@ -107,11 +107,24 @@ impl Cloud {
     /// Whatever stands in the way: then nothing is left of the launch but, where machines did not come up, terminated
     /// instances that say why.
     pub fn run_instances(&mut self, request: &RunRequest) -> Result<Launched, CloudError> {
-        let (scope, home) = (self.scope.clone(), self.home.clone());
+        self.run_instances_with(request, &mut |_| {})
+    }
+
+    /// The same; `begun` is told of the pending instances.
+    ///
+    /// # Errors
+    /// As [`Cloud::run_instances`].
+    pub fn run_instances_with(
+        &mut self,
+        request: &RunRequest,
+        begun: &mut Begun<'_, Launched>,
+    ) -> Result<Launched, CloudError> {
+        let (scope, home, backend) = (self.scope.clone(), self.home.clone(), self.backend);
         self.operation(
             "run-instances",
-            |tx, operation| plan(tx, &scope, &home, request, operation),
+            |tx, operation| plan(tx, &scope, &home, request, backend, operation),
             |cloud, operation, plan| {
+                begun(&cloud.launched(&plan)?);
                 if !plan.before {
                     cloud.make_layers(&plan)?;
                     cloud.catalogue.write(|tx| {
@@ -122,12 +135,17 @@ impl Cloud {
                 }
                 cloud.catalogue.write(|tx| operation.finish(tx))?;
                 plan.instances.iter().for_each(|id| cloud.notice(id));
-                let instances = cloud
-                    .catalogue
-                    .read(|tx| plan.instances.iter().map(|id| own(tx, &scope, id.as_str())).collect())?;
-                Ok(Launched { instances, hints: plan.hints })
+                cloud.launched(&plan)
             },
         )
+    }
+
+    /// The instances of a launch, as they are now.
+    fn launched(&mut self, plan: &Plan) -> Result<Launched, CloudError> {
+        let scope = self.scope.clone();
+        let instances =
+            self.catalogue.read(|tx| plan.instances.iter().map(|id| own(tx, &scope, id.as_str())).collect())?;
+        Ok(Launched { instances, hints: plan.hints.clone() })
     }
 
     /// Starts the machines of a launch; where one does not come up, those that did are ended again.
@@ -159,6 +177,7 @@ fn plan(
     scope: &Scope,
     home: &crate::cloud::home::Home,
     request: &RunRequest,
+    backend: Backend,
     operation: &Operation,
 ) -> Result<Plan, CloudError> {
     if let Some(instances) = launched_before(tx, scope, request)? {
@@ -200,6 +219,7 @@ fn plan(
             root_device: &root_device,
             public_key: key.as_ref().map(|pair| pair.public_key.as_str()),
             metadata: &metadata,
+            backend,
         };
         insert(tx, scope, request, &image, kind, &row, operation)?;
         tag::add(tx, &id, &request.tags)?;
@@ -281,6 +301,7 @@ struct NewRow<'a> {
     public_key: Option<&'a str>,
     /// As JSON.
     metadata: &'a str,
+    backend: Backend,
 }
 
 fn insert(
@@ -300,9 +321,9 @@ fn insert(
         "INSERT INTO instances (id, region, owner, zone, reservation, launch_index, image, instance_type, state, launched,
              changed, architecture, virtualization_type, boot_mode, root_device_type, root_device_name, kernel, ramdisk,
              key_name, user_data, shutdown_behavior, api_termination_disabled, options, client_token, request_hash, operation,
-             public_key, metadata_options)
+             public_key, metadata_options, backend)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-             ?23, ?24, ?25, ?26, ?27)",
+             ?23, ?24, ?25, ?26, ?27, ?28)",
         params![
             row.id,
             scope.region,
@@ -330,7 +351,8 @@ fn insert(
             request.client_token.as_ref().map(|_| hash(request)),
             operation.id(),
             row.public_key,
-            row.metadata
+            row.metadata,
+            row.backend
         ],
     )?;
     Ok(())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Transaction, params};
 
 use super::machine::{Files, drop_own_volumes};
-use super::{Instance, any, set_state, state};
+use super::{Backend, Instance, any, set_state, state};
 use crate::cloud::error::CloudError;
 use crate::cloud::home::Home;
 use crate::cloud::id::Id;
@@ -45,9 +45,11 @@ impl Cloud {
         let candidates: Vec<(Id, String)> = self.catalogue.read(|tx| {
             let mut query = tx.prepare(
                 "SELECT id, state FROM instances WHERE operation IS NULL
-                     AND (state IN ('pending', 'running', 'stopping', 'shutting-down') OR state = 'terminated' AND changed < ?1)",
+                     AND (state IN ('pending', 'running', 'stopping', 'shutting-down') OR state = 'terminated' AND changed < ?1)
+                     AND NOT (state = 'running' AND backend = ?2)",
             )?;
-            let found = query.query_map([time::now() - LISTED], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let values = params![time::now() - LISTED, Backend::Stub];
+            let found = query.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(found.collect::<Result<_, _>>()?)
         })?;
         for (id, state) in candidates {
@@ -104,6 +106,8 @@ impl Cloud {
             match instance.state.as_str() {
                 state::TERMINATED => forget(tx, &instance.instance_id, &files),
                 state::STOPPED => Ok(()),
+                // Of these the catalogue alone tells.
+                state::RUNNING if instance.backend == Backend::Stub => Ok(()),
                 _ => follow(tx, &home, &instance),
             }
         })?;

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use super::life::{check_idle, monitor};
+use super::life::check_idle;
 use super::machine::Files;
+use super::reach::monitor;
 use super::{Instance, own, state, truth};
+use crate::cloud::Cloud;
 use crate::cloud::error::CloudError;
 use crate::cloud::home::Home;
 use crate::cloud::id::Id;
@@ -14,7 +16,6 @@ use crate::cloud::mapping::GIB;
 use crate::cloud::operation::Operation;
 use crate::cloud::scope::Scope;
 use crate::cloud::volume::{self, Attachment, Volume};
-use crate::cloud::{Cloud, layer};
 use crate::launch::bdm::DeviceName;
 use crate::monitor::client::{Client, ClientError};
 use crate::monitor::config::VolumeConfig;
@@ -43,7 +44,7 @@ impl Cloud {
                 Ok((volume, instance))
             },
             |cloud, operation, (volume, instance)| {
-                if instance.state == state::RUNNING {
+                if instance.has_machine() {
                     cloud.plug(&volume, &instance, device)?;
                 }
                 cloud.catalogue.write(|tx| {
@@ -113,7 +114,7 @@ impl Cloud {
                 Ok((found, instance))
             },
             |cloud, operation, (found, instance)| {
-                if instance.state == state::RUNNING {
+                if instance.has_machine() {
                     cloud.unplug(&found.volume_id, &instance.instance_id, force)?;
                 }
                 cloud.catalogue.write(|tx| {
@@ -141,56 +142,17 @@ impl Cloud {
         }
     }
 
-    /// Makes a volume larger, also while a machine uses it. Where its guest could not be told, it is larger all the same when
-    /// the machine is started next.
+    /// Has the machine that a volume is at, if one runs, tell its guest how many bytes the volume has.
     ///
     /// # Errors
-    /// `InvalidParameterValue` for less than it has; `UnsupportedOperation` where the machine cannot tell its guest.
-    pub fn grow_volume(&mut self, volume: &str, size_gib: u64) -> Result<Volume, CloudError> {
-        let scope = self.scope.clone();
-        self.operation(
-            "modify-volume",
-            |tx, operation| {
-                let volume = volume::own(tx, &scope, volume)?;
-                volume::check_idle(&volume)?;
-                volume::check_size(&volume.volume_type, size_gib)?;
-                if size_gib < volume.size {
-                    return Err(CloudError::value(format!(
-                        "New size cannot be smaller than existing size: {} has {}GiB",
-                        volume.volume_id, volume.size
-                    )));
-                }
-                if let Some(at) = volume.attachments.first() {
-                    check_idle(&own(tx, &scope, at.instance_id.as_str())?)?;
-                    claim(tx, &volume.volume_id, &at.instance_id, operation)?;
-                } else {
-                    claim_volume(tx, &volume.volume_id, operation)?;
-                }
-                // First: a layer that is smaller than its volume is made larger when it is opened, but one that is larger
-                // fits into no disk.
-                let update = "UPDATE volumes SET size_gib = ?2 WHERE id = ?1";
-                tx.execute(update, params![volume.volume_id, layer::to_sql(size_gib)])?;
-                let update = "UPDATE layers SET size = ?2 WHERE id = ?1";
-                tx.execute(update, params![volume.layer, layer::to_sql(size_gib.saturating_mul(GIB))])?;
-                Ok(volume)
-            },
-            |cloud, operation, volume| {
-                let size = size_gib.saturating_mul(GIB);
-                if let Some(at) = volume.attachments.first()
-                    && cloud.runs(&at.instance_id)?
-                {
-                    let socket = Files::of(&cloud.home, at.instance_id.as_str()).socket();
-                    let asked =
-                        Client::connect(&socket).and_then(|mut client| client.resize(volume.volume_id.as_str(), size));
-                    asked.map_err(|error| monitor(&at.instance_id, &error))?;
-                }
-                cloud.catalogue.write(|tx| {
-                    release(tx, operation)?;
-                    operation.finish(tx)?;
-                    volume::own(tx, &scope, volume.volume_id.as_str())
-                })
-            },
-        )
+    /// `UnsupportedOperation` where the machine cannot; what the process says.
+    pub(in crate::cloud) fn tell_size(&self, at: &Attachment, size: u64) -> Result<(), CloudError> {
+        if !self.runs(&at.instance_id)? {
+            return Ok(());
+        }
+        let socket = Files::of(&self.home, at.instance_id.as_str()).socket();
+        let asked = Client::connect(&socket).and_then(|mut client| client.resize(at.volume_id.as_str(), size));
+        asked.map_err(|error| monitor(&at.instance_id, &error))
     }
 }
 
@@ -230,17 +192,28 @@ fn check_attach(tx: &Transaction<'_>, volume: &Volume, instance: &Instance, devi
 
 /// Notes that an operation works on a volume and on the instance that has it, or is to: that neither starts, ends nor goes
 /// meanwhile.
-fn claim(tx: &Transaction<'_>, volume: &Id, instance: &Id, operation: &Operation) -> Result<(), CloudError> {
+pub(in crate::cloud) fn claim(
+    tx: &Transaction<'_>,
+    volume: &Id,
+    instance: &Id,
+    operation: &Operation,
+) -> Result<(), CloudError> {
     claim_volume(tx, volume, operation)?;
     super::claim(tx, instance, operation)
 }
 
-fn claim_volume(tx: &Transaction<'_>, volume: &Id, operation: &Operation) -> Result<(), CloudError> {
+/// The same for a volume that no instance has.
+pub(in crate::cloud) fn claim_volume(
+    tx: &Transaction<'_>,
+    volume: &Id,
+    operation: &Operation,
+) -> Result<(), CloudError> {
     tx.execute("UPDATE volumes SET operation = ?2 WHERE id = ?1", params![volume, operation.id()])?;
     Ok(())
 }
 
-fn release(tx: &Transaction<'_>, operation: &Operation) -> Result<(), CloudError> {
+/// Notes that it does no longer.
+pub(in crate::cloud) fn release(tx: &Transaction<'_>, operation: &Operation) -> Result<(), CloudError> {
     tx.execute("UPDATE volumes SET operation = NULL WHERE operation = ?1", [operation.id()])?;
     tx.execute("UPDATE instances SET operation = NULL WHERE operation = ?1", [operation.id()])?;
     Ok(())

@@ -3,8 +3,12 @@
 //! A snapshot is the chain of layers that the volume had. The volume goes on in a new, empty layer over it: so a snapshot
 //! takes as long as making one file and, where a machine runs, one flush.
 
+pub(super) mod blocks;
 mod query;
 pub(super) mod take;
+#[cfg(test)]
+mod tests;
+pub(super) mod written;
 
 pub use query::SnapshotQuery;
 
@@ -45,6 +49,19 @@ pub struct Snapshot {
     /// Its top layer.
     #[serde(skip)]
     pub(super) layer: Option<String>,
+}
+
+/// Who may make volumes of a snapshot ("createVolumePermission").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VolumePermissions {
+    /// The snapshot.
+    pub snapshot_id: Id,
+    /// Its owner, who always may.
+    pub owner_id: String,
+    /// Whether everybody may: the group `all`.
+    pub is_public: bool,
+    /// Accounts that may beside, in order.
+    pub accounts: Vec<String>,
 }
 
 const COLUMNS: &str = "id, owner, volume, size_gib, description, state, state_reason, started, layer,
@@ -194,6 +211,44 @@ impl Cloud {
                     params![snapshot.snapshot_id, account],
                 )?;
             }
+            Ok(())
+        })
+    }
+}
+
+impl Cloud {
+    /// Who may make volumes of a snapshot of the caller's.
+    ///
+    /// # Errors
+    /// `InvalidSnapshot.NotFound`, `UnauthorizedOperation`.
+    pub fn snapshot_permissions(&mut self, id: &str) -> Result<VolumePermissions, CloudError> {
+        let scope = self.scope.clone();
+        self.catalogue.read(|tx| {
+            let snapshot = visible(tx, &scope, &resolve(tx, &scope, id)?)?;
+            check_owner(&snapshot, &scope.account)?;
+            let mut query = tx.prepare_cached(
+                "SELECT account FROM snapshot_permissions WHERE snapshot = ?1 AND account <> 'all' ORDER BY account",
+            )?;
+            let accounts = query.query_map([&snapshot.snapshot_id], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            Ok(VolumePermissions {
+                is_public: snapshot.public,
+                owner_id: snapshot.owner_id,
+                snapshot_id: snapshot.snapshot_id,
+                accounts,
+            })
+        })
+    }
+
+    /// Lets nobody but its owner make volumes of a snapshot of the caller's.
+    ///
+    /// # Errors
+    /// `InvalidSnapshot.NotFound`, `UnauthorizedOperation`.
+    pub fn unshare_snapshot(&mut self, id: &str) -> Result<(), CloudError> {
+        let scope = self.scope.clone();
+        self.catalogue.write(|tx| {
+            let snapshot = visible(tx, &scope, &resolve(tx, &scope, id)?)?;
+            check_owner(&snapshot, &scope.account)?;
+            tx.execute("DELETE FROM snapshot_permissions WHERE snapshot = ?1", [&snapshot.snapshot_id])?;
             Ok(())
         })
     }

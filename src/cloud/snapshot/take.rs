@@ -19,7 +19,7 @@ use crate::cloud::scope::Scope;
 use crate::cloud::store::Store;
 use crate::cloud::tag::{self, Tags};
 use crate::cloud::volume::{self, Volume};
-use crate::cloud::{Cloud, layer};
+use crate::cloud::{Begun, Cloud, layer};
 use crate::disk::layered::LayerFiles;
 use crate::monitor::protocol::FileSystems;
 
@@ -143,6 +143,20 @@ impl Cloud {
         description: &str,
         tags: &Tags,
     ) -> Result<Taken<Vec<Snapshot>>, CloudError> {
+        self.create_snapshots_with(volumes, description, tags, &mut |_| {})
+    }
+
+    /// The same; `begun` is told of the pending snapshots.
+    ///
+    /// # Errors
+    /// As [`Cloud::create_snapshots`].
+    pub fn create_snapshots_with(
+        &mut self,
+        volumes: &[String],
+        description: &str,
+        tags: &Tags,
+        begun: &mut Begun<'_, Vec<Snapshot>>,
+    ) -> Result<Taken<Vec<Snapshot>>, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.operation(
             "create-snapshot",
@@ -166,19 +180,23 @@ impl Cloud {
                 Ok(machines.zip(all).collect::<Vec<_>>())
             },
             |cloud, operation, all| {
+                let takings: Vec<Taking> = all.iter().map(|(_, taking)| taking.clone()).collect();
+                begun(&cloud.of(&takings)?);
                 let file_systems = cloud.take(&all)?;
-                let all: Vec<Taking> = all.into_iter().map(|(_, taking)| taking).collect();
                 cloud.catalogue.write(|tx| {
-                    taken(tx, &all)?;
+                    taken(tx, &takings)?;
                     instance::release(tx, operation)?;
                     operation.finish(tx)
                 })?;
-                let made = cloud
-                    .catalogue
-                    .read(|tx| all.iter().map(|taking| visible(tx, &scope, taking.snapshot.as_str())).collect())?;
-                Ok(Taken { made, file_systems })
+                Ok(Taken { made: cloud.of(&takings)?, file_systems })
             },
         )
+    }
+
+    /// The snapshots that are being taken, or were.
+    fn of(&mut self, all: &[Taking]) -> Result<Vec<Snapshot>, CloudError> {
+        let scope = self.scope.clone();
+        self.catalogue.read(|tx| all.iter().map(|taking| visible(tx, &scope, taking.snapshot.as_str())).collect())
     }
 
     /// Makes the new layers and seals the old ones; of volumes that running machines have, their processes do that. Tells what

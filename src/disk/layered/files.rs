@@ -64,7 +64,7 @@ pub(super) fn data_path(stem: &Path) -> PathBuf {
 
 /// The map file of a layer.
 #[must_use]
-pub(super) fn map_path(stem: &Path) -> PathBuf {
+pub(crate) fn map_path(stem: &Path) -> PathBuf {
     with_ending(stem, ".map")
 }
 
@@ -188,7 +188,7 @@ impl LayerFiles {
         data_path(&self.stem)
     }
 
-    pub(super) fn map_path(&self) -> PathBuf {
+    pub(crate) fn map_path(&self) -> PathBuf {
         map_path(&self.stem)
     }
 

@@ -59,6 +59,7 @@ mod top;
 pub use care::{check, open_sealed, remove, seal};
 pub use changes::{Changes, changes};
 pub use error::LayerError;
+pub(crate) use files::map_path;
 pub use files::{LayerAccess, LayerFiles, LayerInfo};
 pub use fill::{Progress, fill};
 pub use merge::merge;

@@ -205,3 +205,20 @@ fn many_copy_one_image_at_once() {
     let mut cloud = world.cloud(ME);
     assert_eq!((count(&mut cloud, "images"), count(&mut cloud, "snapshots")), (5, 5));
 }
+
+#[test]
+fn a_token_makes_one_copy() {
+    let world = World::new();
+    let original = register(&mut world.cloud(ME), "one");
+    let request = CopyRequest { client_token: Some("t".into()), ..copy_of(&original, "copy") };
+    let copy = world.cloud(ME).copy_image(&request).unwrap();
+    assert_eq!(world.cloud(ME).copy_image(&request).unwrap(), copy);
+    let other = CopyRequest { name: "another".into(), ..request.clone() };
+    assert_eq!(code(world.cloud(ME).copy_image(&other)), "IdempotentParameterMismatch");
+    // Where it fails, nothing is kept.
+    let taken = CopyRequest { client_token: Some("u".into()), ..copy_of(&original, "copy") };
+    assert_eq!(code(world.cloud(ME).copy_image(&taken)), "InvalidAMIName.Duplicate");
+    world.cloud(ME).deregister_image(copy.image_id.as_str(), false).unwrap();
+    assert_ne!(world.cloud(ME).copy_image(&taken).unwrap().image_id, copy.image_id);
+    assert_eq!(code(world.cloud(ME).copy_image(&request)), "InvalidAMIID.Unavailable");
+}
