@@ -1,5 +1,6 @@
 //! The command line: one file per noun, and the only place that prints.
 
+mod access_key;
 mod bench;
 mod bench_progress;
 mod bench_table;
@@ -80,6 +81,9 @@ enum Command {
     /// Key pairs, by which people log in to instances
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Access keys, which requests to the API are signed with
+    #[command(subcommand)]
+    AccessKey(access_key::AccessKeyCommand),
     /// Names and values that a person gives to resources
     #[command(subcommand)]
     Tag(tag::TagCommand),
@@ -116,6 +120,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Command::Volume(command) => volume::run(&command),
         Command::Snapshot(command) => snapshot::run(&command),
         Command::Key(command) => key::run(&command),
+        Command::AccessKey(command) => access_key::run(&command),
         Command::Tag(command) => tag::run(&command),
         Command::Region(command) => region::run(&command),
         Command::Serve(args) => args.run().map(|()| 0),

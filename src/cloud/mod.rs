@@ -4,6 +4,7 @@
 //! EC2's words, and its errors carry EC2's codes ([`CloudError::code`]); it prints nothing. Whatever it acknowledges was
 //! committed, and whatever a killed process left half done is undone by the next [`Cloud::open`].
 
+pub mod access_key;
 mod bundle;
 pub mod catalogue;
 pub mod error;

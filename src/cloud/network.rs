@@ -199,7 +199,7 @@ fn keep_asked_for<T>(found: &mut Vec<T>, kind: Kind, ids: &[String], id_of: fn(&
         return Ok(());
     }
     let there: HashSet<&str> = found.iter().map(|one| id_of(one).as_str()).collect();
-    for id in ids.iter().filter(|id| !there.contains(id.as_str())) {
+    if let Some(id) = ids.iter().find(|id| !there.contains(id.as_str())) {
         Id::parse(kind, id)?;
         return Err(CloudError::NotFound { kind, id: id.clone() });
     }

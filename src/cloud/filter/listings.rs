@@ -48,7 +48,7 @@ fn instances_are_found_by_everything_that_they_have() {
     let [first, _] = &cloud.instances(&[]).unwrap()[..] else { panic!() };
     let first = if first.instance_id == one { first.clone() } else { cloud.instances(&[]).unwrap()[1].clone() };
     // Listed alone or with others, it is the same.
-    assert_eq!(cloud.instances(&[one.to_string()]).unwrap(), [first.clone()]);
+    assert_eq!(cloud.instances(&[one.to_string()]).unwrap(), std::slice::from_ref(&first));
     let interface = first.network_interface.clone().unwrap();
     assert_eq!(first.availability_zone_id.as_deref(), Some("use1-az1"));
     let of_one = [
@@ -143,11 +143,11 @@ fn volumes_are_found_by_their_attachments() {
     };
     assert_eq!(
         found(&[("attachment.device", "/dev/sdf"), ("attachment.instance-id", instance.as_str())]),
-        [at.clone()]
+        std::slice::from_ref(&at)
     );
-    assert_eq!(found(&[("attachment.status", "attached"), ("status", "in-use")]), [at.clone()]);
-    assert_eq!(found(&[("status", "available"), ("tag:Name", "d*")]), [free.clone()]);
-    assert_eq!(found(&[("availability-zone-id", "use1-az2"), ("size", "8")]), [free.clone()]);
+    assert_eq!(found(&[("attachment.status", "attached"), ("status", "in-use")]), std::slice::from_ref(&at));
+    assert_eq!(found(&[("status", "available"), ("tag:Name", "d*")]), std::slice::from_ref(&free));
+    assert_eq!(found(&[("availability-zone-id", "use1-az2"), ("size", "8")]), std::slice::from_ref(&free));
     assert_eq!(found(&[("encrypted", "false"), ("volume-type", "gp3")]).len(), 2);
     assert!(found(&[("snapshot-id", "*")]).is_empty());
     let alone = cloud.volumes(&[at.to_string()]).unwrap();

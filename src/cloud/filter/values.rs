@@ -13,7 +13,7 @@ pub fn optional(value: Option<&str>) -> Vec<Cow<'_, str>> {
 }
 
 /// One value that is made for it: a number, an id, an address.
-pub fn shown<'a>(value: impl ToString) -> Vec<Cow<'a, str>> {
+pub fn shown<'a>(value: &impl ToString) -> Vec<Cow<'a, str>> {
     one(value.to_string())
 }
 

@@ -158,23 +158,23 @@ impl Filtered for InstanceType {
             "ebs-info.nvme-support" => one(if self.nitro { "required" } else { "unsupported" }),
             "free-tier-eligible" => one(truth(self.is_free_tier())),
             "hypervisor" => one(self.hypervisor()),
-            "instance-storage-info.disk.count" if self.disks > 0 => shown(self.disks),
-            "instance-storage-info.disk.size-in-gb" if self.disks > 0 => shown(self.disk_gb),
+            "instance-storage-info.disk.count" if self.disks > 0 => shown(&self.disks),
+            "instance-storage-info.disk.size-in-gb" if self.disks > 0 => shown(&self.disk_gb),
             "instance-storage-info.nvme-support" if self.disks > 0 => {
                 one(if self.nitro { "required" } else { "unsupported" })
             }
-            "instance-storage-info.total-size-in-gb" if self.disks > 0 => shown(self.storage_gb()),
+            "instance-storage-info.total-size-in-gb" if self.disks > 0 => shown(&self.storage_gb()),
             "instance-storage-supported" => one(truth(self.disks > 0)),
             "instance-type" => one(self.name),
-            "memory-info.size-in-mib" => shown(self.memory_mib),
+            "memory-info.size-in-mib" => shown(&self.memory_mib),
             "network-info.ena-support" => one(if self.nitro { "required" } else { "unsupported" }),
-            "network-info.maximum-network-interfaces" => shown(1),
+            "network-info.maximum-network-interfaces" => shown(&1),
             "processor-info.supported-architecture" => several(self.architectures()),
             "supported-boot-mode" => several(self.boot_modes()),
             "supported-root-device-type" => several(self.root_device_types()),
             "supported-usage-class" => one("on-demand"),
             "supported-virtualization-type" => several(self.virtualization_types()),
-            "vcpu-info.default-vcpus" => shown(self.vcpus),
+            "vcpu-info.default-vcpus" => shown(&self.vcpus),
             _ => Vec::new(),
         }
     }

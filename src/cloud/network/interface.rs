@@ -166,7 +166,7 @@ impl Filtered for NetworkInterface {
     fn values(&self, filter: &str) -> Vec<Cow<'_, str>> {
         match filter {
             "addresses.primary" | "attachment.delete-on-termination" | "source-dest-check" => one(truth(true)),
-            "addresses.private-ip-address" | "private-ip-address" => shown(self.private_ip_address),
+            "addresses.private-ip-address" | "private-ip-address" => shown(&self.private_ip_address),
             "addresses.private-dns-name" | "private-dns-name" => one(&self.private_dns_name),
             "attachment.attach-time" => one(&self.attach_time),
             "attachment.attachment-id" => one(self.attachment_id()),
@@ -179,7 +179,7 @@ impl Filtered for NetworkInterface {
             "group-id" => self.groups.iter().map(|group| Cow::from(group.group_id.as_str())).collect(),
             "group-name" => self.groups.iter().map(|group| Cow::from(&group.group_name)).collect(),
             "interface-type" => one("interface"),
-            "mac-address" => shown(self.mac_address),
+            "mac-address" => shown(&self.mac_address),
             "network-interface-id" => one(self.network_interface_id.as_str()),
             "requester-managed" => one(truth(false)),
             "status" => one("in-use"),

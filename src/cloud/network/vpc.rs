@@ -171,7 +171,7 @@ impl Filtered for Vpc {
 
     fn values(&self, filter: &str) -> Vec<Cow<'_, str>> {
         match filter {
-            "cidr" | "cidr-block-association.cidr-block" => shown(self.cidr_block),
+            "cidr" | "cidr-block-association.cidr-block" => shown(&self.cidr_block),
             "cidr-block-association.association-id" => one(self.cidr_association_id()),
             "cidr-block-association.state" => one("associated"),
             "dhcp-options-id" | "instance-tenancy" => one("default"),
@@ -225,8 +225,8 @@ impl Filtered for Subnet {
         match filter {
             "availability-zone" | "availabilityZone" => one(&self.availability_zone),
             "availability-zone-id" | "availabilityZoneId" => optional(self.availability_zone_id.as_deref()),
-            "available-ip-address-count" => shown(self.available_ip_address_count),
-            "cidr" | "cidr-block" | "cidrBlock" => shown(self.cidr_block),
+            "available-ip-address-count" => shown(&self.available_ip_address_count),
+            "cidr" | "cidr-block" | "cidrBlock" => shown(&self.cidr_block),
             "default-for-az" | "defaultForAz" => one(truth(self.default_for_az)),
             "enable-dns64"
             | "ipv6-native"

@@ -144,7 +144,7 @@ impl Filtered for Snapshot {
             "status" => one(&self.state),
             "storage-tier" => one("standard"),
             "volume-id" => optional(self.volume_id.as_deref()),
-            "volume-size" => shown(self.volume_size),
+            "volume-size" => shown(&self.volume_size),
             _ => Vec::new(),
         }
     }

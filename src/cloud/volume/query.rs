@@ -118,7 +118,7 @@ impl Filtered for Volume {
             "availability-zone-id" => optional(self.availability_zone_id.as_deref()),
             "create-time" => one(&self.create_time),
             "encrypted" | "fast-restored" | "multi-attach-enabled" => one(truth(false)),
-            "size" => shown(self.size),
+            "size" => shown(&self.size),
             "snapshot-id" => optional(self.snapshot_id.as_deref()),
             "status" => one(&self.state),
             "volume-id" => one(self.volume_id.as_str()),

@@ -88,7 +88,7 @@ impl Filtered for Region {
 
     fn values(&self, filter: &str) -> Vec<Cow<'_, str>> {
         match filter {
-            "endpoint" => shown(self.endpoint()),
+            "endpoint" => shown(&self.endpoint()),
             "opt-in-status" => one("opt-in-not-required"),
             "region-name" => one(&self.region_name),
             _ => Vec::new(),
