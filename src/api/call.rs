@@ -12,7 +12,7 @@ use super::model::Action;
 use super::wire::parameters::{Fields, FromParameters, Left};
 use super::wire::xml::Xml;
 use super::{background::Background, ec2};
-use crate::cloud::{Cloud, CloudError};
+use crate::cloud::{Cloud, CloudError, Id, Instance, Kind};
 
 /// What a handler works with.
 pub struct Call<'a> {
@@ -25,6 +25,16 @@ pub struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// An instance of the caller's, by its whole id.
+    ///
+    /// # Errors
+    /// `InvalidInstanceID.Malformed`, `.NotFound`.
+    pub fn instance(&mut self, id: &str) -> Result<Instance, ApiError> {
+        Id::parse(Kind::Instance, id)?;
+        let found = self.cloud.instances(&[id.to_owned()])?.pop();
+        found.ok_or_else(|| CloudError::NotFound { kind: Kind::Instance, id: id.to_owned() }.into())
+    }
+
     /// Begins long work, which goes on after the answer: `work` tells what it has written down, and that is given back as
     /// soon as it does.
     ///

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::ApiError;
 use crate::cloud::home::Home;
-use crate::cloud::{Cloud, CloudError, Scope};
+use crate::cloud::{Backend, Cloud, CloudError, Scope};
 
 /// Most that are kept for one scope, and most scopes for which any are.
 const MAX_IDLE: usize = 16;
@@ -17,15 +17,16 @@ const FRESH: Duration = Duration::from_millis(100);
 /// The catalogues.
 pub struct Clouds {
     home: Home,
+    backend: Backend,
     idle: Mutex<HashMap<Scope, Vec<Cloud>>>,
     swept: Mutex<Option<Instant>>,
 }
 
 impl Clouds {
-    /// None is open yet.
+    /// None is open yet. Launches are on `backend`.
     #[must_use]
-    pub fn new(home: Home) -> Self {
-        Self { home, idle: Mutex::default(), swept: Mutex::default() }
+    pub fn new(home: Home, backend: Backend) -> Self {
+        Self { home, backend, idle: Mutex::default(), swept: Mutex::default() }
     }
 
     /// Opens one.
@@ -33,7 +34,7 @@ impl Clouds {
     /// # Errors
     /// As [`Cloud::open`].
     pub fn open(&self, scope: &Scope) -> Result<Cloud, CloudError> {
-        Cloud::open(self.home.clone(), scope.clone())
+        Ok(Cloud::open(self.home.clone(), scope.clone())?.with_backend(self.backend))
     }
 
     /// Does something with one, which sees the truth as of a moment ago.

@@ -16,7 +16,7 @@ use crate::api::clouds::Clouds;
 use crate::api::server::{self, Tls};
 use crate::api::service::Service;
 use crate::cloud::home::Home;
-use crate::cloud::time;
+use crate::cloud::{Backend, time};
 
 /// How long work that was answered already may go on when the server is to end. What is not done then is undone by the
 /// next command.
@@ -29,6 +29,24 @@ enum AuthArg {
     Verify,
     /// Any key will do, and none
     Any,
+}
+
+/// What instances are launched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum BackendArg {
+    /// Machines of this host's KVM
+    Machines,
+    /// Nothing: all rules are kept, and no guest is started
+    Stub,
+}
+
+impl From<BackendArg> for Backend {
+    fn from(arg: BackendArg) -> Self {
+        match arg {
+            BackendArg::Machines => Self::Machines,
+            BackendArg::Stub => Self::Stub,
+        }
+    }
 }
 
 /// Serves EC2's API, so that the aws CLI, SDKs, Terraform and Packer drive instances here
@@ -53,6 +71,10 @@ pub struct ServeArgs {
     /// The certificate's private key (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
+
+    /// What instances are launched on
+    #[arg(long, value_enum, default_value = "machines")]
+    backend: BackendArg,
 
     /// No line for each request
     #[arg(long)]
@@ -86,7 +108,7 @@ impl ServeArgs {
         };
         let home = Home::of_person().map_err(told)?;
         let auth = Auth::new(mode, scope, Box::new(|_| Ok(None)));
-        let service = Arc::new(Service::new(Clouds::new(home), auth));
+        let service = Arc::new(Service::new(Clouds::new(home, self.backend.into()), auth));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

@@ -36,6 +36,8 @@ pub struct CreateImageRequest {
     pub mapping: Vec<BlockDevice>,
     /// Tags of the image.
     pub tags: Tags,
+    /// Tags of its snapshots; those of the image where nothing is said.
+    pub snapshot_tags: Option<Tags>,
 }
 
 /// What was written down.
@@ -144,7 +146,8 @@ fn plan(
     let volumes: Vec<Volume> = changed.iter().map(|(_, volume)| volume.clone()).collect();
     let description = format!("Created by CreateImage({}) for {image}", instance.instance_id);
     let takings = take::begin(tx, home, scope, &volumes, &description, operation)?;
-    takings.iter().try_for_each(|taking| tag::add(tx, &taking.snapshot, &request.tags))?;
+    let snapshot_tags = request.snapshot_tags.as_ref().unwrap_or(&request.tags);
+    takings.iter().try_for_each(|taking| tag::add(tx, &taking.snapshot, snapshot_tags))?;
     instance::claim(tx, &instance.instance_id, operation)?;
     let volumes = changed.into_iter().zip(takings).map(|((at, volume), taking)| (at, volume, taking)).collect();
     let was_running = instance.state == state::RUNNING;

@@ -1,8 +1,16 @@
 //! EC2's actions: a room for each noun. A new action goes into the room of its noun: a function, and a line in the room's
 //! table.
 
+mod image;
+mod instance;
+mod key_pair;
+mod mapping;
+mod network;
 mod parts;
 mod place;
+mod security_group;
+mod snapshot;
+mod volume;
 
 use super::call::Handler;
 
@@ -10,4 +18,13 @@ use super::call::Handler;
 pub const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 
 /// The tables of all rooms.
-pub const ROOMS: &[&[(&str, Handler)]] = &[place::ACTIONS];
+pub const ROOMS: &[&[(&str, Handler)]] = &[
+    image::ACTIONS,
+    instance::ACTIONS,
+    key_pair::ACTIONS,
+    network::ACTIONS,
+    place::ACTIONS,
+    security_group::ACTIONS,
+    snapshot::ACTIONS,
+    volume::ACTIONS,
+];

@@ -3,9 +3,8 @@
 use crate::api::error::ApiError;
 use crate::api::model::{Filter, Tag, TagSpecification};
 use crate::api::wire::Timestamp;
-use crate::cloud::filter::{self, Filtered, Filters};
 use crate::cloud::tag::Tags;
-use crate::cloud::time;
+use crate::cloud::{Id, Kind, filter, time};
 
 /// Filters of a request.
 pub fn filters(filters: &mut Vec<Filter>) -> Result<Vec<filter::Filter>, ApiError> {
@@ -50,10 +49,21 @@ pub fn tags_for_all<const N: usize>(
     Ok(all)
 }
 
-/// Those of a listing that pass its filters.
-pub fn filtered<T: Filtered>(items: Vec<T>, asked: &mut Vec<Filter>) -> Result<Vec<T>, ApiError> {
-    let passing = Filters::parse::<T>(&filters(asked)?)?;
-    Ok(items.into_iter().filter(|item| passing.pass(item)).collect())
+/// An id as the API takes it: whole, and of its kind. (Persons may give the beginning of one, or a name.)
+///
+/// # Errors
+/// `.Malformed` of the kind.
+pub fn check_id(kind: Kind, id: &str) -> Result<(), ApiError> {
+    Id::parse(kind, id)?;
+    Ok(())
+}
+
+/// The same of several, each of its own kind.
+///
+/// # Errors
+/// As [`check_id`].
+pub fn check_ids(kind: impl Fn(&str) -> Kind, ids: &[String]) -> Result<(), ApiError> {
+    ids.iter().try_for_each(|id| check_id(kind(id), id))
 }
 
 /// A number of an answer.

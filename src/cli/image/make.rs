@@ -169,6 +169,7 @@ pub(super) fn create(args: &CreateArgs) -> Result<u8, CliError> {
         no_reboot: args.no_reboot,
         stop: StopRequest { force: false, grace: Some(args.grace) },
         mapping,
+        snapshot_tags: None,
         tags: args.tags.tags(),
     };
     let taken = args.scope.open()?.create_image(&request).map_err(told)?;

@@ -10,6 +10,7 @@
 //! started it. What the catalogue says of a machine is compared with the truth whenever the catalogue is opened
 //! ([`truth`]).
 
+mod attributes;
 mod backend;
 mod filters;
 mod life;

@@ -2,6 +2,7 @@
 
 use std::mem::take;
 
+use super::super::parts::check_ids;
 use super::answer::state;
 use crate::api::call::{Asked, Call};
 use crate::api::error::ApiError;
@@ -9,9 +10,10 @@ use crate::api::model::{
     Done, InstanceStateChange, RebootInstancesRequest, StartInstancesRequest, StartInstancesResult,
     StopInstancesRequest, StopInstancesResult, TerminateInstancesRequest, TerminateInstancesResult,
 };
-use crate::cloud::{StateChange, StopRequest};
+use crate::cloud::{Kind, StateChange, StopRequest};
 
 fn some(ids: Vec<String>) -> Result<Vec<String>, ApiError> {
+    check_ids(|_| Kind::Instance, &ids)?;
     if ids.is_empty() { Err(ApiError::missing("InstanceId")) } else { Ok(ids) }
 }
 
@@ -32,7 +34,7 @@ pub fn start(call: &mut Call<'_>, asked: &mut Asked<StartInstancesRequest>) -> R
 
 pub fn stop(call: &mut Call<'_>, asked: &mut Asked<StopInstancesRequest>) -> Result<StopInstancesResult, ApiError> {
     let ids = some(take(&mut asked.instance_ids))?;
-    let request = StopRequest { force: force(&mut asked.force, asked_os(&mut asked.skip_os_shutdown)), grace: None };
+    let request = how(asked.force.take(), asked.skip_os_shutdown.take());
     asked.end()?;
     Ok(StopInstancesResult { stopping_instances: changes(call.cloud.stop_instances(&ids, request)?) })
 }
@@ -42,23 +44,18 @@ pub fn terminate(
     asked: &mut Asked<TerminateInstancesRequest>,
 ) -> Result<TerminateInstancesResult, ApiError> {
     let ids = some(take(&mut asked.instance_ids))?;
-    let request = StopRequest { force: force(&mut asked.force, asked_os(&mut asked.skip_os_shutdown)), grace: None };
+    let request = how(asked.force.take(), asked.skip_os_shutdown.take());
     asked.end()?;
     Ok(TerminateInstancesResult { terminating_instances: changes(call.cloud.terminate_instances(&ids, request)?) })
 }
 
 /// Whether the guest is to be left out of it.
-fn asked_os(skip: &mut Option<bool>) -> bool {
-    skip.take() == Some(true)
-}
-
-fn force(force: &mut Option<bool>, skip: bool) -> bool {
-    force.take() == Some(true) || skip
+fn how(force: Option<bool>, skip_os_shutdown: Option<bool>) -> StopRequest {
+    StopRequest { force: force == Some(true) || skip_os_shutdown == Some(true), grace: None }
 }
 
 pub fn reboot(call: &mut Call<'_>, asked: &mut Asked<RebootInstancesRequest>) -> Result<Done, ApiError> {
     let ids = some(take(&mut asked.instance_ids))?;
     asked.end()?;
-    call.cloud.reboot_instances(&ids, StopRequest::default())?;
-    Ok(Done)
+    call.begin(move |cloud, begun| cloud.reboot_instances_with(&ids, StopRequest::default(), &mut |_| begun(Done)))
 }

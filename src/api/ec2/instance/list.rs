@@ -4,7 +4,7 @@ use std::mem::take;
 
 use base64ct::{Base64, Encoding};
 
-use super::super::parts::{self, check_page, filtered, need, page};
+use super::super::parts::{check_id, check_ids, check_page, filters, need, page};
 use super::answer::{reservations, state};
 use crate::api::call::{Asked, Call};
 use crate::api::error::ApiError;
@@ -15,7 +15,7 @@ use crate::api::model::{
     InstanceCreditSpecification, InstanceStatus, InstanceStatusDetails, InstanceStatusSummary,
 };
 use crate::api::wire::Timestamp;
-use crate::cloud::{Instance, time};
+use crate::cloud::{CloudError, Instance, Kind, time};
 
 /// What EC2 gives of a console's output, in bytes.
 const CONSOLE: u64 = 64 << 10;
@@ -30,12 +30,13 @@ pub fn describe(
     call: &mut Call<'_>,
     asked: &mut Asked<DescribeInstancesRequest>,
 ) -> Result<DescribeInstancesResult, ApiError> {
-    let (ids, mut filters) = (take(&mut asked.instance_ids), take(&mut asked.filters));
+    let (ids, filters) = (take(&mut asked.instance_ids), filters(&mut asked.filters)?);
     let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
     asked.include_managed_resources = None;
     asked.end()?;
+    check_ids(|_| Kind::Instance, &ids)?;
     check_page(&ids, max_results, "instancesSet")?;
-    let found = filtered(call.cloud.instances(&ids)?, &mut filters)?;
+    let found = call.cloud.describe_instances(&ids, &filters)?;
     let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
     Ok(DescribeInstancesResult { reservations: reservations(&found), next_token })
 }
@@ -44,13 +45,14 @@ pub fn status(
     call: &mut Call<'_>,
     asked: &mut Asked<DescribeInstanceStatusRequest>,
 ) -> Result<DescribeInstanceStatusResult, ApiError> {
-    let (ids, mut filters) = (take(&mut asked.instance_ids), take(&mut asked.filters));
+    let (ids, filters) = (take(&mut asked.instance_ids), filters(&mut asked.filters)?);
     let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
     let all = asked.include_all_instances.take() == Some(true);
     asked.include_managed_resources = None;
     asked.end()?;
+    check_ids(|_| Kind::Instance, &ids)?;
     check_page(&ids, max_results, "instancesSet")?;
-    let mut found = filtered(call.cloud.instances(&ids)?, &mut filters)?;
+    let mut found = call.cloud.describe_instances(&ids, &filters)?;
     found.retain(|instance| all || instance.state == "running");
     let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
     Ok(DescribeInstanceStatusResult { instance_statuses: found.iter().map(status_of).collect(), next_token })
@@ -85,6 +87,7 @@ pub fn console_output(
     // It is always the latest.
     asked.latest = None;
     asked.end()?;
+    check_id(Kind::Instance, &id)?;
     let (instance, output) = call.cloud.console_output(&id, CONSOLE)?;
     Ok(GetConsoleOutputResult {
         instance_id: Some(instance.instance_id.to_string()),
@@ -99,8 +102,11 @@ pub fn uefi_data(
 ) -> Result<GetInstanceUefiDataResult, ApiError> {
     let id = need(asked.instance_id.take(), "InstanceId")?;
     asked.end()?;
-    let found = call.cloud.instances(&[id])?;
-    let id = found.first().map(|instance| instance.instance_id.to_string()).unwrap_or_default();
+    // Clients ask for images, too, and are content with this error.
+    if id.starts_with(Kind::Image.prefix()) {
+        return Err(CloudError::NotFound { kind: Kind::Instance, id }.into());
+    }
+    let id = call.instance(&id)?.instance_id;
     Err(ApiError::unsupported(format!("The UEFI variables of {id} cannot be read in EC2's form")))
 }
 
@@ -108,11 +114,12 @@ pub fn credit_specifications(
     call: &mut Call<'_>,
     asked: &mut Asked<DescribeInstanceCreditSpecificationsRequest>,
 ) -> Result<DescribeInstanceCreditSpecificationsResult, ApiError> {
-    let (ids, mut filters) = (take(&mut asked.instance_ids), take(&mut asked.filters));
+    let (ids, filters) = (take(&mut asked.instance_ids), filters(&mut asked.filters)?);
     let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
     asked.end()?;
+    check_ids(|_| Kind::Instance, &ids)?;
     check_page(&ids, max_results, "instancesSet")?;
-    let mut found = filtered(call.cloud.instances(&ids)?, &mut filters)?;
+    let mut found = call.cloud.describe_instances(&ids, &filters)?;
     found.retain(|instance| instance.instance_type.starts_with('t'));
     let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
     let specification = |instance: &Instance| InstanceCreditSpecification {

@@ -1,13 +1,13 @@
 //! How an instance's metadata service answers.
 
-use super::super::parts::{need, text};
+use super::super::parts::{check_id, need, text};
 use crate::api::call::{Asked, Call};
 use crate::api::error::ApiError;
 use crate::api::model::{
     InstanceMetadataOptionsRequest, InstanceMetadataOptionsResponse, ModifyInstanceMetadataOptionsRequest,
     ModifyInstanceMetadataOptionsResult,
 };
-use crate::cloud::MetadataChange;
+use crate::cloud::{Kind, MetadataChange};
 use crate::imds::Options;
 
 /// The options of a launch.
@@ -66,6 +66,7 @@ pub fn modify(
         instance_metadata_tags: asked.instance_metadata_tags.take(),
     };
     asked.end()?;
+    check_id(Kind::Instance, &id)?;
     let instance = call.cloud.modify_metadata_options(&id, &read(&mut options)?)?;
     Ok(ModifyInstanceMetadataOptionsResult {
         instance_id: Some(instance.instance_id.to_string()),
