@@ -2,7 +2,8 @@
 
 use super::error::ApiError;
 use super::sigv4::{Claim, Signed};
-use crate::cloud::{Account, CloudError, Scope, time};
+use crate::cloud::access_key::Credentials;
+use crate::cloud::{Account, CloudError, Scope};
 
 /// Whether signatures are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,21 +14,8 @@ pub enum Mode {
     Any,
 }
 
-/// A key that is known.
-#[derive(Clone, PartialEq, Eq)]
-pub struct KnownKey {
-    /// What requests are signed with.
-    pub secret: String,
-    /// Whose it is.
-    pub account: Account,
-    /// What goes with temporary keys.
-    pub session_token: Option<String>,
-    /// When it ends to be one, in milliseconds since 1970.
-    pub expires: Option<i64>,
-}
-
 /// Finds a key by its id.
-pub type Lookup = Box<dyn Fn(&str) -> Result<Option<KnownKey>, CloudError> + Send + Sync>;
+pub type Lookup = Box<dyn Fn(&str) -> Result<Option<Credentials>, CloudError> + Send + Sync>;
 
 /// The rules.
 pub struct Auth {
@@ -82,7 +70,7 @@ impl Auth {
         let account = match self.mode {
             Mode::Any => {
                 let named = || claim.access_key.parse().ok();
-                known.map(|key| key.account).or_else(named).unwrap_or_else(|| self.default.account.clone())
+                known.map(|known| known.key.account).or_else(named).unwrap_or_else(|| self.default.account.clone())
             }
             Mode::Verify => verified(request, &claim, known, now)?,
         };
@@ -91,18 +79,17 @@ impl Auth {
     }
 }
 
-fn verified(request: &Signed<'_>, claim: &Claim, known: Option<KnownKey>, now: i64) -> Result<Account, ApiError> {
+fn verified(request: &Signed<'_>, claim: &Claim, known: Option<Credentials>, now: i64) -> Result<Account, ApiError> {
     let unknown = || ApiError::new("AuthFailure", "AWS was not able to validate the provided access credentials");
-    let key = known.ok_or_else(unknown)?;
-    if key.session_token != claim.session_token {
+    let known = known.ok_or_else(unknown)?;
+    if known.session_token.as_ref().map(|token| token.as_str()) != claim.session_token.as_deref() {
         return Err(unknown());
     }
-    if key.expires.is_some_and(|expires| expires <= now) {
-        let message = format!("The security token included in the request is expired since {}", time::format(key.expires.unwrap_or(now)));
-        return Err(ApiError::new("RequestExpired", message));
+    if known.is_expired(now) {
+        return Err(ApiError::new("RequestExpired", "The security token included in the request is expired"));
     }
-    request.verify(claim, &key.secret, now)?;
-    Ok(key.account)
+    request.verify(claim, &known.secret, now)?;
+    Ok(known.key.account)
 }
 
 #[cfg(test)]
@@ -111,12 +98,7 @@ mod tests {
     use crate::api::sigv4::tests::{SECRET, AT, request};
 
     fn auth(mode: Mode, token: Option<&str>, expires: Option<i64>) -> Auth {
-        let key = KnownKey {
-            secret: SECRET.into(),
-            account: "210987654321".parse().unwrap(),
-            session_token: token.map(str::to_owned),
-            expires,
-        };
+        let key = Credentials::for_tests("AKIAIOSFODNN7EXAMPLE", "210987654321", SECRET, token, expires);
         Auth::new(mode, Scope::default(), Box::new(move |id| Ok((id == "AKIAIOSFODNN7EXAMPLE").then(|| key.clone()))))
     }
 

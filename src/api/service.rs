@@ -1,6 +1,6 @@
 //! From an HTTP request to its answer, whoever carries them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -13,7 +13,8 @@ use super::metrics::Metrics;
 use super::sigv4::Signed;
 use super::wire::parameters::Fields;
 use super::wire::xml::Xml;
-use super::{call, sts};
+use super::{call, ebs, ssm, sts};
+use crate::cloud::access_key::AccessKeys;
 use crate::cloud::time;
 
 /// A request, read to its end.
@@ -81,6 +82,7 @@ pub struct Told {
 pub struct Service {
     clouds: Arc<Clouds>,
     auth: Auth,
+    keys: Arc<Mutex<AccessKeys>>,
     background: Background,
     metrics: Metrics,
 }
@@ -88,8 +90,8 @@ pub struct Service {
 impl Service {
     /// On these catalogues, by these rules.
     #[must_use]
-    pub fn new(clouds: Clouds, auth: Auth) -> Self {
-        Self { clouds: Arc::new(clouds), auth, background: Background::default(), metrics: Metrics::default() }
+    pub fn new(clouds: Clouds, auth: Auth, keys: Arc<Mutex<AccessKeys>>) -> Self {
+        Self { clouds: Arc::new(clouds), auth, keys, background: Background::default(), metrics: Metrics::default() }
     }
 
     /// Work that goes on after its answer.
@@ -118,6 +120,22 @@ impl Service {
     fn of_caller(&self, request: &HttpRequest, told: &mut Told) -> HttpAnswer {
         let caller = self.auth.caller(&request.signed(), time::now());
         told.caller = caller.as_ref().ok().cloned();
+        if let Some(action) = ebs::action(&request.method, &request.path) {
+            told.action = action.to_owned();
+            let done = caller.and_then(|caller| ebs::answer(&self.clouds, &caller, action, request));
+            return done.unwrap_or_else(|error| {
+                told.error = Some(error.code.clone());
+                ebs::error(&error)
+            });
+        }
+        if let Some(action) = request.header("x-amz-target").and_then(|target| target.strip_prefix("AmazonSSM.")) {
+            told.action = ssm::ACTIONS.iter().find(|have| **have == action).map_or("-", |have| have).to_owned();
+            let done = caller.and_then(|caller| ssm::answer(&self.clouds, &caller, action, &request.body));
+            return done.unwrap_or_else(|error| {
+                told.error = Some(error.code.clone());
+                ssm::error(&error)
+            });
+        }
         let form = if request.method == "POST" { request.body.as_slice() } else { request.query.as_bytes() };
         let fields = match (request.method.as_str(), request.path.as_str()) {
             ("POST" | "GET", "/" | "") => Fields::parse(form).map_err(ApiError::from),
@@ -127,21 +145,21 @@ impl Service {
             told.action = fields.take_text("Action").unwrap_or_default();
             let version = fields.take_text("Version").unwrap_or_default();
             fields.forget_signature();
-            let is_sts = version == sts::VERSION || told.action == "GetCallerIdentity";
+            let is_sts = version == sts::VERSION || sts::ACTIONS.contains(&told.action.as_str());
             Ok((is_sts, fields, caller?))
         });
         let is_sts = done.as_ref().is_ok_and(|(is_sts, ..)| *is_sts);
         let id = &told.request_id;
         let done = done.and_then(|(is_sts, fields, caller)| match told.action.as_str() {
             "" => Err(ApiError::new("MissingAction", "The request must contain the parameter Action")),
-            action if is_sts => sts::dispatch(&caller, id, action, fields),
+            action if is_sts => sts::dispatch(&self.keys, &caller, id, action, fields),
             action => call::dispatch(&self.clouds, &self.background, &caller, id, action, fields),
         });
         match done {
             Ok(xml) => HttpAnswer::new(200, "text/xml;charset=UTF-8", xml),
             Err(error) => {
                 // Not every text that somebody sends is to be a line of the metrics.
-                if !call::is_action(&told.action) {
+                if !call::is_action(&told.action) && !sts::ACTIONS.contains(&told.action.as_str()) {
                     told.action = "-".into();
                 }
                 told.error = Some(error.code.clone());

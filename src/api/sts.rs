@@ -1,27 +1,56 @@
 //! The Security Token Service, as far as clients ask it who they are.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use super::auth::Caller;
 use super::error::ApiError;
 use super::wire::parameters::Fields;
 use super::wire::xml::Xml;
+use crate::cloud::access_key::{AccessKeys, DEFAULT_DURATION};
 
 /// The version of its API.
 pub const VERSION: &str = "2011-06-15";
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
+/// What it can.
+pub const ACTIONS: [&str; 2] = ["GetCallerIdentity", "GetSessionToken"];
+
 /// Does what a request asks for.
 ///
 /// # Errors
-/// `InvalidAction`, `UnknownParameter`.
-pub fn dispatch(caller: &Caller, request_id: &str, action: &str, fields: Fields) -> Result<String, ApiError> {
+/// `InvalidAction`, `UnknownParameter`, `ValidationError`.
+pub fn dispatch(
+    keys: &Mutex<AccessKeys>,
+    caller: &Caller,
+    request_id: &str,
+    action: &str,
+    mut fields: Fields,
+) -> Result<String, ApiError> {
+    let account = &caller.scope.account;
     match action {
         "GetCallerIdentity" => {
             fields.end()?;
             Ok(answer(action, request_id, |xml| {
-                let account = caller.scope.account.to_string();
                 xml.member("Arn", Some(&format!("arn:aws:iam::{account}:root")));
-                xml.member("UserId", Some(&account));
-                xml.member("Account", Some(&account));
+                xml.member("UserId", Some(&account.to_string()));
+                xml.member("Account", Some(&account.to_string()));
+            }))
+        }
+        "GetSessionToken" => {
+            let seconds: Option<i64> = fields.one("DurationSeconds")?;
+            fields.end()?;
+            let wrong = |_| ApiError::new("ValidationError", "DurationSeconds is negative");
+            let seconds = seconds.map(|seconds| u64::try_from(seconds).map_err(wrong)).transpose()?;
+            let duration = seconds.map_or(DEFAULT_DURATION, Duration::from_secs);
+            let made = keys.lock().unwrap_or_else(PoisonError::into_inner).create_temporary(account, duration)?;
+            Ok(answer(action, request_id, |xml| {
+                xml.element("Credentials", |xml| {
+                    xml.member("AccessKeyId", Some(&made.key.access_key_id));
+                    xml.member("SecretAccessKey", Some(&made.secret.to_string()));
+                    xml.member("SessionToken", made.session_token.as_ref().map(|token| token.to_string()).as_ref());
+                    xml.member("Expiration", made.key.expiration.as_ref());
+                });
             }))
         }
         _ => Err(ApiError::new("InvalidAction", format!("Could not find operation {action} for version {VERSION}"))),

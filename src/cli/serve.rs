@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -15,6 +15,7 @@ use crate::api::auth::{Auth, Mode};
 use crate::api::clouds::Clouds;
 use crate::api::server::{self, Tls};
 use crate::api::service::Service;
+use crate::cloud::access_key::AccessKeys;
 use crate::cloud::home::Home;
 use crate::cloud::{Backend, time};
 
@@ -93,7 +94,9 @@ impl ServeArgs {
         let scope = self.scope.scope()?;
         // What is wrong with the catalogue is told now.
         self.scope.open()?;
-        let mode = self.mode();
+        let home = Home::of_person().map_err(told)?;
+        let keys = Arc::new(Mutex::new(AccessKeys::open(&home).map_err(told)?));
+        let mode = self.mode(&keys)?;
         let is_loopback = match self.listen.ip() {
             IpAddr::V4(address) => address.is_loopback(),
             IpAddr::V6(address) => address.is_loopback(),
@@ -106,14 +109,15 @@ impl ServeArgs {
             (Some(certificate), Some(key)) => Some(Tls::new(certificate, key).map_err(|error| error.to_string())?),
             _ => None,
         };
-        let home = Home::of_person().map_err(told)?;
-        let auth = Auth::new(mode, scope, Box::new(|_| Ok(None)));
-        let service = Arc::new(Service::new(Clouds::new(home, self.backend.into()), auth));
+        let known = keys.clone();
+        let lookup = move |id: &str| known.lock().unwrap_or_else(PoisonError::into_inner).find(id);
+        let auth = Auth::new(mode, scope, Box::new(lookup));
+        let service = Arc::new(Service::new(Clouds::new(home, self.backend.into()), auth, keys));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .map_err(|error| format!("cannot start threads: {error}"))?;
-        runtime.block_on(self.serve(service.clone(), tls))?;
+        runtime.block_on(self.serve(service.clone(), tls, mode))?;
         let left = service.background().wait(LAST_WORK);
         if left > 0 {
             output::note(&format!("{left} pieces of work were not done; the next command undoes them"));
@@ -121,19 +125,25 @@ impl ServeArgs {
         Ok(())
     }
 
-    fn mode(&self) -> Mode {
+    fn mode(&self, keys: &Mutex<AccessKeys>) -> Result<Mode, CliError> {
+        let are_any = || keys.lock().unwrap_or_else(PoisonError::into_inner).are_any().map_err(told);
         match self.auth {
-            Some(AuthArg::Verify) => Mode::Verify,
-            Some(AuthArg::Any) | None => Mode::Any,
+            Some(AuthArg::Any) => Ok(Mode::Any),
+            Some(AuthArg::Verify) => Ok(Mode::Verify),
+            None => Ok(if are_any()? { Mode::Verify } else { Mode::Any }),
         }
     }
 
-    async fn serve(&self, service: Arc<Service>, tls: Option<Tls>) -> Result<(), CliError> {
+    async fn serve(&self, service: Arc<Service>, tls: Option<Tls>, mode: Mode) -> Result<(), CliError> {
         let cannot = |error: std::io::Error| format!("cannot listen at {}: {error}", self.listen);
         let listening = server::listen(self.listen).await.map_err(cannot)?;
         let address = listening.address().map_err(cannot)?;
         let scheme = if tls.is_some() { "https" } else { "http" };
-        output::note(&format!("EC2's API is at {scheme}://{address}"));
+        let who = match mode {
+            Mode::Verify => "signatures are verified",
+            Mode::Any => "signatures are not verified: any access key will do",
+        };
+        output::note(&format!("EC2's API is at {scheme}://{address}; {who}"));
         let (end, ended) = watch::channel(false);
         let hear = |kind| signal(kind).map_err(|error| format!("cannot hear signals: {error}"));
         let (mut terminate, mut interrupt) = (hear(SignalKind::terminate())?, hear(SignalKind::interrupt())?);

@@ -55,10 +55,24 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Whether the key was good only until some time that has passed.
+    /// Whether the key was good only until some time that has passed at `now`.
     #[must_use]
-    pub fn is_expired(&self) -> bool {
-        self.expires.is_some_and(|expires| expires <= time::now())
+    pub fn is_expired(&self, now: i64) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Any that a test thinks up.
+    #[cfg(test)]
+    pub fn for_tests(id: &str, account: &str, secret: &str, token: Option<&str>, expires: Option<i64>) -> Self {
+        let account = account.parse().unwrap();
+        let key = AccessKey {
+            access_key_id: id.into(),
+            account,
+            create_date: time::format(0),
+            expiration: expires.map(time::format),
+        };
+        let hidden = |text: &str| Zeroizing::new(text.to_owned());
+        Self { key, secret: hidden(secret), session_token: token.map(hidden), expires }
     }
 }
 
