@@ -55,6 +55,7 @@ pub use scope::{Account, Scope};
 pub use snapshot::take::Taken;
 pub use snapshot::{Snapshot, SnapshotQuery};
 use store::Store;
+pub use tagging::TagDescription;
 pub use volume::{Attachment, Volume, VolumeRequest};
 
 /// A catalogue, as one account sees it in one region.
