@@ -23,6 +23,7 @@ pub mod mapping;
 pub mod metadata;
 pub mod network;
 mod operation;
+pub mod parameter;
 pub mod scope;
 mod snapshot;
 mod store;

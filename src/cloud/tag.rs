@@ -90,7 +90,7 @@ impl Table {
             Kind::Subnet => Self::Subnets,
             Kind::Volume => Self::Volumes,
             Kind::Vpc => Self::Vpcs,
-            _ => return None,
+            Kind::Reservation => return None,
         })
     }
 
