@@ -15,6 +15,7 @@ mod key;
 mod listing;
 mod network;
 mod output;
+mod parameter;
 mod progress;
 mod region;
 mod run;
@@ -84,6 +85,9 @@ enum Command {
     /// Access keys, which requests to the API are signed with
     #[command(subcommand)]
     AccessKey(access_key::AccessKeyCommand),
+    /// Names for values, mostly for images, that all accounts or one's own see
+    #[command(subcommand)]
+    Parameter(parameter::ParameterCommand),
     /// Names and values that a person gives to resources
     #[command(subcommand)]
     Tag(tag::TagCommand),
@@ -121,6 +125,7 @@ pub fn main(timeline: &Arc<Timeline>) -> ExitCode {
         Command::Snapshot(command) => snapshot::run(&command),
         Command::Key(command) => key::run(&command),
         Command::AccessKey(command) => access_key::run(&command),
+        Command::Parameter(command) => parameter::run(&command),
         Command::Tag(command) => tag::run(&command),
         Command::Region(command) => region::run(&command),
         Command::Serve(args) => args.run().map(|()| 0),

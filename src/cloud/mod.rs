@@ -23,6 +23,7 @@ pub mod mapping;
 pub mod metadata;
 pub mod network;
 mod operation;
+pub mod parameter;
 pub mod scope;
 mod snapshot;
 mod store;
@@ -58,6 +59,7 @@ pub use snapshot::take::Taken;
 pub use snapshot::written::StartRequest;
 pub use snapshot::{Snapshot, SnapshotQuery, VolumePermissions};
 use store::Store;
+pub use tagging::TagDescription;
 pub use volume::{Attachment, Volume, VolumeChange, VolumeModification, VolumeRequest};
 
 /// Is told what was written down of long work, as soon as that is committed: whoever is to be answered at once is answered

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use rusqlite::{Connection, Transaction, params};
 
 use super::error::CloudError;
-use super::id::Id;
+use super::id::{Id, Kind};
 use super::scope::Scope;
 
 /// Tags by their keys.
@@ -31,11 +31,13 @@ pub fn of(db: &Connection, resource: &Id) -> Result<Tags, CloudError> {
     Ok(tags.collect::<Result<_, _>>()?)
 }
 
-/// Tables of resources with a region and an owner.
-#[derive(Clone, Copy, Debug)]
+/// Tables of resources that can have tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
+    Images,
     Instances,
     KeyPairs,
+    NetworkInterfaces,
     SecurityGroups,
     SecurityGroupRules,
     Snapshots,
@@ -45,11 +47,62 @@ pub(super) enum Table {
 }
 
 impl Table {
-    /// The table, joined with the one that says whose its rows are where it does not say so itself.
-    fn joined(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Images,
+        Self::Instances,
+        Self::KeyPairs,
+        Self::NetworkInterfaces,
+        Self::SecurityGroups,
+        Self::SecurityGroupRules,
+        Self::Snapshots,
+        Self::Subnets,
+        Self::Volumes,
+        Self::Vpcs,
+    ];
+
+    /// What EC2 calls what is in it, where it speaks of tags ("resource-type").
+    pub fn resource_type(self) -> &'static str {
         match self {
+            Self::Images => "image",
+            Self::Instances => "instance",
+            Self::KeyPairs => "key-pair",
+            Self::NetworkInterfaces => "network-interface",
+            Self::SecurityGroups => "security-group",
+            Self::SecurityGroupRules => "security-group-rule",
+            Self::Snapshots => "snapshot",
+            Self::Subnets => "subnet",
+            Self::Volumes => "volume",
+            Self::Vpcs => "vpc",
+        }
+    }
+
+    /// The table that ids of this kind are in, if what they are of can have tags.
+    pub fn of(kind: Kind) -> Option<Self> {
+        Some(match kind {
+            Kind::Image | Kind::KernelImage | Kind::RamdiskImage => Self::Images,
+            Kind::Instance => Self::Instances,
+            Kind::KeyPair => Self::KeyPairs,
+            Kind::NetworkInterface => Self::NetworkInterfaces,
+            Kind::SecurityGroup => Self::SecurityGroups,
+            Kind::SecurityGroupRule => Self::SecurityGroupRules,
+            Kind::Snapshot => Self::Snapshots,
+            Kind::Subnet => Self::Subnets,
+            Kind::Volume => Self::Volumes,
+            Kind::Vpc => Self::Vpcs,
+            Kind::Reservation => return None,
+        })
+    }
+
+    /// The table as `it`, joined with the one that says whose its rows are where it does not say so itself.
+    pub fn joined(self) -> &'static str {
+        match self {
+            Self::Images => "(SELECT * FROM images WHERE state <> 'deregistered') AS it",
             Self::Instances => "instances AS it",
             Self::KeyPairs => "key_pairs AS it",
+            Self::NetworkInterfaces => {
+                "vpcs JOIN subnets ON vpc = vpcs.id JOIN interfaces AS it ON it.subnet = subnets.id"
+            }
             Self::SecurityGroups => "vpcs JOIN security_groups AS it ON it.vpc = vpcs.id",
             Self::SecurityGroupRules => {
                 "vpcs JOIN security_groups ON vpc = vpcs.id
@@ -102,6 +155,31 @@ pub fn add(tx: &Transaction<'_>, resource: &Id, tags: &Tags) -> Result<(), Cloud
     Ok(())
 }
 
+/// A tag that is to go ("DeleteTags").
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Its key.
+    pub key: String,
+    /// The value that it has to have, which may be an empty one; any where not said.
+    pub value: Option<String>,
+}
+
+/// Takes tags away: those that are named, or all of a person's where none is.
+///
+/// # Errors
+/// `InvalidParameterValue` for keys that no person gives.
+pub fn remove_named(tx: &Transaction<'_>, resource: &Id, removals: &[Removal]) -> Result<(), CloudError> {
+    if removals.is_empty() {
+        let delete = "DELETE FROM tags WHERE resource = ?1 AND lower(substr(key, 1, 4)) <> 'aws:'";
+        tx.execute(delete, [resource])?;
+    }
+    for Removal { key, value } in removals {
+        check(key, value.as_deref().unwrap_or_default())?;
+        remove(tx, resource, key, value.as_deref())?;
+    }
+    Ok(())
+}
+
 /// Takes a tag away: the one with this value, or with any.
 ///
 /// # Errors
@@ -127,10 +205,44 @@ fn check(key: &str, value: &str) -> Result<(), CloudError> {
         return wrong(format!("tag key {key:?}: a key has 1 to {MAX_KEY} characters"));
     }
     if key.to_ascii_lowercase().starts_with("aws:") {
-        return wrong(format!("tag key {key:?}: keys that begin with aws: are reserved"));
+        return wrong(format!("Tag keys starting with 'aws:' are reserved for internal use: {key:?}"));
     }
     if value.chars().count() > MAX_VALUE {
         return wrong(format!("the value of tag {key:?} has more than {MAX_VALUE} characters"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::testing::{World, all, code, new_volume};
+
+    #[test]
+    fn keys_and_values_have_bounds() {
+        let longest = ("\u{e9}".repeat(MAX_KEY), "\u{e9}".repeat(MAX_VALUE));
+        assert!(check(&longest.0, &longest.1).is_ok());
+        for (key, value) in [
+            (String::new(), String::new()),
+            ("x".repeat(MAX_KEY + 1), String::new()),
+            ("x".to_owned(), "x".repeat(MAX_VALUE + 1)),
+            ("aws:x".to_owned(), String::new()),
+            ("AWS:x".to_owned(), String::new()),
+        ] {
+            assert_eq!(code(check(&key, &value)), "InvalidParameterValue", "{key:?}");
+        }
+        assert!(check("awsome", "aws:x").is_ok());
+    }
+
+    #[test]
+    fn a_resource_has_so_many_and_no_more() {
+        let world = World::new();
+        let mut cloud = world.cloud();
+        let volume = new_volume(&mut cloud, "us-east-1a", &[]);
+        let many: Tags = (0..MAX_TAGS).map(|n| (n.to_string(), String::new())).collect();
+        cloud.catalogue.write(|tx| add(tx, &volume, &many)).unwrap();
+        // A key that it has is no other tag.
+        cloud.catalogue.write(|tx| add(tx, &volume, &all(&[("0", "new")]))).unwrap();
+        assert_eq!(code(cloud.catalogue.write(|tx| add(tx, &volume, &all(&[("50", "")])))), "TagLimitExceeded");
+    }
 }

@@ -36,7 +36,7 @@ pub(super) fn is_permitted(db: &Connection, scope: &Scope, image: &Image) -> Res
 ///
 /// # Errors
 /// `InvalidAMIID.Malformed`, `.NotFound`; `.Unavailable` for one that it could see while it was registered.
-pub(super) fn visible(db: &Connection, scope: &Scope, id: &str) -> Result<Image, CloudError> {
+pub(in crate::cloud) fn visible(db: &Connection, scope: &Scope, id: &str) -> Result<Image, CloudError> {
     let id = parse_id(id)?;
     let hidden = || CloudError::NotFound { kind: Kind::Image, id: id.to_string() };
     let image = row::get(db, scope, &id)?.ok_or_else(hidden)?;

@@ -18,7 +18,7 @@ mod tests;
 
 use serde::{Serialize, Serializer};
 
-pub(super) use access::{any, may_launch, may_use};
+pub(super) use access::{any, may_launch, may_use, visible};
 pub use copy::CopyRequest;
 pub use deregister::{DeleteReturnCode, DeleteSnapshotResult, Deregistered};
 pub use kinds::{

@@ -5,17 +5,18 @@ use rusqlite::{Connection, OptionalExtension};
 use super::access;
 use crate::cloud::error::CloudError;
 use crate::cloud::scope::Scope;
-use crate::cloud::{Cloud, Id, Kind};
+use crate::cloud::{Cloud, Id, Kind, parameter};
 
 /// How many of those that could be meant are told.
 const TOLD: usize = 5;
 
 impl Cloud {
     /// The image that a person means: by its whole id, by the beginning of an id that only one image has, or by its name,
-    /// where the caller's own images come first. A whole id is taken as it is, whether there is such an image or not.
+    /// where the caller's own images come first; or as `resolve:ssm:NAME` by a parameter's name. A whole id is taken as it is,
+    /// whether there is such an image or not.
     ///
     /// # Errors
-    /// [`CloudError::Ambiguous`]; `InvalidAMIID.NotFound`, or `.Malformed` for what begins as an id and is none.
+    /// [`CloudError::Ambiguous`]; `ParameterNotFound`; `InvalidAMIID.NotFound`, or `.Malformed` for what begins as an id and is none.
     pub fn resolve_image(&mut self, given: &str) -> Result<Id, CloudError> {
         let scope = self.scope.clone();
         self.catalogue.read(|tx| resolve(tx, &scope, given))
@@ -27,6 +28,9 @@ impl Cloud {
 /// # Errors
 /// As that.
 pub(in crate::cloud) fn resolve(db: &Connection, scope: &Scope, given: &str) -> Result<Id, CloudError> {
+    if let Some(image) = parameter::image_of(db, scope, given)? {
+        return Ok(image);
+    }
     let kinds = [Kind::Image, Kind::KernelImage, Kind::RamdiskImage];
     let digits = kinds.into_iter().find_map(|kind| given.strip_prefix(kind.prefix()));
     let is_hex = |digits: &str| digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
