@@ -35,6 +35,14 @@ pub enum Kind {
     NetworkInterface,
     /// A key pair.
     KeyPair,
+    /// The import of an image.
+    ImportImageTask,
+    /// The import of a snapshot.
+    ImportSnapshotTask,
+    /// The export of an image.
+    ExportImageTask,
+    /// The storing of an image.
+    StoreImageTask,
 }
 
 impl Kind {
@@ -54,6 +62,10 @@ impl Kind {
             Self::SecurityGroup => "sg-",
             Self::NetworkInterface => "eni-",
             Self::KeyPair => "key-",
+            Self::ImportImageTask => "import-ami-",
+            Self::ImportSnapshotTask => "import-snap-",
+            Self::ExportImageTask => "export-ami-",
+            Self::StoreImageTask => "store-ami-",
         }
     }
 
@@ -71,6 +83,9 @@ impl Kind {
             Self::SecurityGroup => "InvalidGroup",
             Self::NetworkInterface => "InvalidNetworkInterfaceID",
             Self::KeyPair => "InvalidKeyPair",
+            Self::ImportImageTask | Self::ImportSnapshotTask => "InvalidConversionTaskId",
+            Self::ExportImageTask => "InvalidExportTaskID",
+            Self::StoreImageTask => "InvalidStoreImageTaskID",
         }
     }
 
@@ -88,6 +103,9 @@ impl Kind {
             Self::SecurityGroup => "security group",
             Self::NetworkInterface => "network interface",
             Self::KeyPair => "key",
+            Self::ImportImageTask | Self::ImportSnapshotTask => "import task",
+            Self::ExportImageTask => "export task",
+            Self::StoreImageTask => "store image task",
         }
     }
 }

@@ -28,6 +28,7 @@ mod store;
 mod sweep;
 pub mod tag;
 mod tagging;
+mod task;
 #[cfg(test)]
 mod testing;
 pub mod time;
@@ -57,6 +58,7 @@ pub use snapshot::take::Taken;
 pub use snapshot::written::StartRequest;
 pub use snapshot::{Snapshot, VolumePermissions};
 use store::Store;
+pub use task::{ExportRequest, ExportTo, RestoreRequest, Task, TaskKind, TaskState, local_path};
 pub use volume::{Attachment, Volume, VolumeChange, VolumeModification, VolumeRequest};
 
 /// Is told what was written down of long work, as soon as that is committed: whoever is to be answered at once is answered
