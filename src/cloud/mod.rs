@@ -95,6 +95,16 @@ impl Cloud {
         Self { backend, ..self }
     }
 
+    /// Does what [`Cloud::open`] does beside opening, for one that is open for long: undoes what dead processes left half done,
+    /// brings instances to the truth, gives up what was abandoned.
+    ///
+    /// # Errors
+    /// What the catalogue or the host says.
+    pub fn refresh(&mut self) -> Result<(), CloudError> {
+        self.home.keep_reserve()?;
+        self.sweep()
+    }
+
     /// Who asks, and where.
     #[must_use]
     pub fn scope(&self) -> &Scope {

@@ -147,6 +147,17 @@ pub(super) fn complete(tx: &Transaction<'_>, id: &Id, layer: &str) -> Result<(),
     Ok(())
 }
 
+/// Says that a pending snapshot could not be made, and why.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub(super) fn fail(tx: &Transaction<'_>, id: &Id, reason: &str) -> Result<(), CloudError> {
+    let update =
+        "UPDATE snapshots SET state = 'error', state_reason = ?2, operation = NULL WHERE id = ?1 AND state = 'pending'";
+    tx.execute(update, params![id, reason])?;
+    Ok(())
+}
+
 impl Cloud {
     /// Snapshots that the caller may see: its own, or also those that others share with it.
     ///

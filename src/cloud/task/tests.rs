@@ -47,7 +47,7 @@ fn an_image_is_imported_as_a_task() {
     assert_eq!(again, done);
     let other = world.cloud().import_image_task(&request, &no_tags(), Some("t"), &mut |_| {});
     assert_eq!(code(other), "IdempotentParameterMismatch");
-    assert_eq!(world.cloud().tasks(TaskKind::ImportImage, &[]).unwrap(), [done.clone()]);
+    assert_eq!(world.cloud().tasks(TaskKind::ImportImage, &[]).unwrap(), std::slice::from_ref(&done));
     assert_eq!(world.cloud().tasks(TaskKind::ImportSnapshot, &[]).unwrap(), []);
     let mut elsewhere = world.of(Scope { region: "us-west-2".into(), ..Scope::default() });
     let id = [done.task_id.to_string()];
