@@ -1,5 +1,7 @@
 //! Tasks, and images that go to files and come back, through [`Cloud`] alone.
 
+mod crash;
+
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
