@@ -37,6 +37,14 @@ pub enum Kind {
     NetworkInterface,
     /// A key pair.
     KeyPair,
+    /// The import of an image.
+    ImportImageTask,
+    /// The import of a snapshot.
+    ImportSnapshotTask,
+    /// The export of an image.
+    ExportImageTask,
+    /// The storing of an image.
+    StoreImageTask,
 }
 
 impl Kind {
@@ -57,6 +65,10 @@ impl Kind {
             Self::SecurityGroupRule => "sgr-",
             Self::NetworkInterface => "eni-",
             Self::KeyPair => "key-",
+            Self::ImportImageTask => "import-ami-",
+            Self::ImportSnapshotTask => "import-snap-",
+            Self::ExportImageTask => "export-ami-",
+            Self::StoreImageTask => "store-ami-",
         }
     }
 
@@ -75,6 +87,9 @@ impl Kind {
             Self::SecurityGroupRule => "InvalidSecurityGroupRuleId",
             Self::NetworkInterface => "InvalidNetworkInterfaceID",
             Self::KeyPair => "InvalidKeyPair",
+            Self::ImportImageTask | Self::ImportSnapshotTask => "InvalidConversionTaskId",
+            Self::ExportImageTask => "InvalidExportTaskID",
+            Self::StoreImageTask => "InvalidStoreImageTaskID",
         }
     }
 
@@ -93,6 +108,9 @@ impl Kind {
             Self::SecurityGroupRule => "security group rule",
             Self::NetworkInterface => "network interface",
             Self::KeyPair => "key",
+            Self::ImportImageTask | Self::ImportSnapshotTask => "import task",
+            Self::ExportImageTask => "export task",
+            Self::StoreImageTask => "store image task",
         }
     }
 }

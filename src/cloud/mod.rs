@@ -30,6 +30,7 @@ mod store;
 mod sweep;
 pub mod tag;
 mod tagging;
+mod task;
 #[cfg(test)]
 mod testing;
 pub mod time;
@@ -60,6 +61,7 @@ pub use snapshot::written::StartRequest;
 pub use snapshot::{Snapshot, SnapshotQuery, VolumePermissions};
 use store::Store;
 pub use tagging::TagDescription;
+pub use task::{ExportRequest, ExportTo, RestoreRequest, Task, TaskKind, TaskState, local_path};
 pub use volume::{Attachment, Volume, VolumeChange, VolumeModification, VolumeRequest};
 
 /// Is told what was written down of long work, as soon as that is committed: whoever is to be answered at once is answered
@@ -103,6 +105,16 @@ impl Cloud {
     #[must_use]
     pub fn with_backend(self, backend: Backend) -> Self {
         Self { backend, ..self }
+    }
+
+    /// Does what [`Cloud::open`] does beside opening, for one that is open for long: undoes what dead processes left half done,
+    /// brings instances to the truth, gives up what was abandoned.
+    ///
+    /// # Errors
+    /// What the catalogue or the host says.
+    pub fn refresh(&mut self) -> Result<(), CloudError> {
+        self.home.keep_reserve()?;
+        self.sweep()
     }
 
     /// Who asks, and where.

@@ -142,21 +142,16 @@ impl<'a> Store<'a> {
     /// # Errors
     /// What is wrong with its files.
     pub fn open_alone(&self, _turn: &Turn, id: &str, size: u64) -> Result<Layered, CloudError> {
-        let mut looks = 0;
-        loop {
-            match LayerFiles::open(&self.stem(id), LayerAccess::Writable) {
-                // Whoever had the last turn has closed it, but a process that was started meanwhile has all that was open
-                // for the moment until it is another program.
-                Err(LayerError::Locked { .. }) if looks < LOOKS => {
-                    looks += 1;
-                    std::thread::sleep(LOOK_AGAIN);
-                }
-                opened => {
-                    let files = opened.map_err(damaged)?;
-                    return Layered::open(vec![files], size, false, HostCache::Used).map_err(damaged);
-                }
-            }
-        }
+        let files = when_free(|| LayerFiles::open(&self.stem(id), LayerAccess::Writable)).map_err(damaged)?;
+        Layered::open(vec![files], size, false, HostCache::Used).map_err(damaged)
+    }
+
+    /// Seals a layer in one's turn; one that is sealed stays so.
+    ///
+    /// # Errors
+    /// What the host says.
+    pub fn seal_alone(&self, _turn: &Turn, id: &str) -> Result<(), CloudError> {
+        when_free(|| layered::seal(&self.stem(id))).map(|_| ()).map_err(damaged)
     }
 
     /// Puts layers together in a new one, which is sealed and durable.
@@ -213,6 +208,18 @@ impl<'a> Store<'a> {
         flock(&file, how).map_err(|e| failed(e.into()))?;
         Ok(Hold { _file: file })
     }
+}
+
+/// Tries what only the one in whose turn it is tries. Whoever had the last turn has closed the layer, but a process that was
+/// started meanwhile has all that was open until it is another program.
+fn when_free<T>(mut attempt: impl FnMut() -> Result<T, LayerError>) -> Result<T, LayerError> {
+    for _ in 0..LOOKS {
+        match attempt() {
+            Err(LayerError::Locked { .. }) => std::thread::sleep(LOOK_AGAIN),
+            other => return other,
+        }
+    }
+    attempt()
 }
 
 fn damaged(error: layered::LayerError) -> CloudError {

@@ -8,7 +8,7 @@ use super::id::Id;
 use super::instance::Undone;
 use super::operation::Operation;
 use super::store::Store;
-use super::{Cloud, instance, layer, operation, snapshot, tag, volume};
+use super::{Cloud, instance, layer, operation, snapshot, tag, task, volume};
 
 impl Cloud {
     /// Undoes operations whose process is gone, brings instances to the truth, and removes the files of layers that nobody
@@ -146,6 +146,7 @@ fn undo(tx: &Transaction<'_>, home: &Home, operation: &str, what: &str) -> Resul
     let half_made = half_made.query_map([operation], |row| row.get::<_, String>(0))?;
     half_made.collect::<Result<Vec<_>, _>>()?.iter().try_for_each(|id| store.remove(id))?;
     volume::settle_modifications(tx, operation)?;
+    task::settle(tx, operation)?;
     for volume in ids("SELECT id FROM volumes WHERE operation = ?1 AND state = 'creating'")? {
         volume::delete(tx, &volume)?;
     }

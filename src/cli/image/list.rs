@@ -242,7 +242,7 @@ fn facts(image: &Image, me: &str) -> Vec<(&'static str, String)> {
         ("shared", if is_own && shared(image).is_empty() { "no".into() } else { shared(image).into_owned() }),
         ("created", minute(&image.creation_date)),
         ("deprecated from", image.deprecation_time.as_deref().map(minute).unwrap_or_default()),
-        ("protected", if image.deregistration_protection == "enabled" { "yes".into() } else { String::new() }),
+        ("protected", if image.deregistration_protection == "disabled" { String::new() } else { "yes".into() }),
         ("type", format!("{}, {}, {}", image.image_type, image.virtualization_type, image.architecture)),
         ("boot mode", image.boot_mode.map(|mode| mode.to_string()).unwrap_or_default()),
         ("platform", image.platform_details.clone()),

@@ -3,6 +3,10 @@
 -- machine: a process runs it; stub: it runs in the catalogue alone.
 ALTER TABLE instances ADD COLUMN backend TEXT NOT NULL DEFAULT 'machine';
 
+-- Beside its protection from deregistration, which is 2 where a day has to pass after it was taken away: until when it
+-- cannot be deregistered all the same.
+ALTER TABLE images ADD COLUMN protected_until INTEGER;
+
 -- Snapshots that are pending because they are written block by block. Their layers are open until they are completed.
 CREATE TABLE started_snapshots (
     snapshot TEXT PRIMARY KEY REFERENCES snapshots (id) ON DELETE CASCADE,

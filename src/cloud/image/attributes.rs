@@ -8,6 +8,7 @@ use crate::cloud::error::CloudError;
 use crate::cloud::{Cloud, time};
 
 const MINUTE: i64 = 60_000;
+const DAY: i64 = 24 * 60 * MINUTE;
 /// As far from now as a deprecation date can be: ten years.
 const FARTHEST: i64 = 10 * 366 * 24 * 60 * MINUTE;
 
@@ -58,9 +59,26 @@ impl Cloud {
     /// # Errors
     /// As [`Cloud::disable_image`].
     pub fn protect_image(&mut self, id: &str, on: bool) -> Result<Image, CloudError> {
+        self.set_protection(id, i64::from(on))
+    }
+
+    /// Protects an image of the caller's from deregistration, so that it is protected for another day after that was taken
+    /// away.
+    ///
+    /// # Errors
+    /// As [`Cloud::disable_image`].
+    pub fn protect_image_with_cooldown(&mut self, id: &str) -> Result<Image, CloudError> {
+        self.set_protection(id, 2)
+    }
+
+    fn set_protection(&mut self, id: &str, protection: i64) -> Result<Image, CloudError> {
         self.change_image(id, |tx, image| {
-            let update = "UPDATE images SET deregistration_protection = ?2 WHERE id = ?1";
-            tx.execute(update, params![image.image_id, on])?;
+            // The day begins when the protection is taken away, and no other request ends it.
+            tx.execute(
+                "UPDATE images SET deregistration_protection = ?2, protected_until =
+                     CASE WHEN deregistration_protection = 2 AND ?2 <> 2 THEN ?3 ELSE protected_until END WHERE id = ?1",
+                params![image.image_id, protection, time::now().saturating_add(DAY)],
+            )?;
             Ok(())
         })
     }

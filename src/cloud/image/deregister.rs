@@ -71,6 +71,13 @@ pub(super) fn deregister(
     if image.deregistration_protection != "disabled" {
         return Err(CloudError::ImageProtected { id: image.image_id });
     }
+    if let Some(until) = image.protected_until.filter(|until| *until > time::now()) {
+        return Err(CloudError::NotPermitted(format!(
+            "The image '{}' may not be deregistered before {}: its deregistration protection had a cooldown period.",
+            image.image_id,
+            time::format(until)
+        )));
+    }
     // Instances that run on a machine's template have their own layer over it, which keeps it. A kernel is read anew at each
     // start: it stays until none needs it.
     tx.execute(

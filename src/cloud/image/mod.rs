@@ -92,8 +92,11 @@ pub struct Image {
     pub creation_date: String,
     /// When it is hidden from others.
     pub deprecation_time: Option<String>,
-    /// Whether it cannot be deregistered: `enabled` or `disabled`.
+    /// Whether it cannot be deregistered: `enabled-without-cooldown`, `enabled-with-cooldown` or `disabled`.
     pub deregistration_protection: &'static str,
+    /// Until when it cannot be deregistered although its protection was taken away, in milliseconds since 1970-01-01 UTC.
+    #[serde(skip)]
+    pub(super) protected_until: Option<i64>,
     /// The instance that it was made from.
     pub source_instance_id: Option<String>,
     /// The image that it is a copy of.

@@ -14,7 +14,7 @@ pub(super) const COLUMNS: &str = "id, image_type, location, name, description, s
     (SELECT min(alias) FROM owner_aliases WHERE account = images.owner), is_public, architecture, virtualization_type,
     boot_mode, platform, platform_details, root_device_type, root_device_name, mapping, kernel, ramdisk, ena_support,
     imds_support, created, deprecated, deregistration_protection, source_instance, source_image, source_region, template,
-    operation, login_user";
+    operation, login_user, protected_until";
 
 /// More images than these are looked up all at once.
 const FEW: usize = 32;
@@ -25,7 +25,6 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Image> {
     let mapping = row.get_ref(17)?.as_str()?;
     let mapping = serde_json::from_str(mapping)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(17, Type::Text, Box::new(error)))?;
-    let is_protected: bool = row.get(24)?;
     Ok(Image {
         image_id: row.get(0)?,
         image_type: row.get(1)?,
@@ -53,7 +52,12 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Image> {
         imds_support: row.get(21)?,
         creation_date: time::format(row.get(22)?),
         deprecation_time: row.get::<_, Option<i64>>(23)?.map(time::format),
-        deregistration_protection: if is_protected { "enabled" } else { "disabled" },
+        deregistration_protection: match row.get(24)? {
+            0 => "disabled",
+            2 => "enabled-with-cooldown",
+            _ => "enabled-without-cooldown",
+        },
+        protected_until: row.get(31)?,
         source_instance_id: row.get(25)?,
         source_image_id: row.get(26)?,
         source_image_region: row.get(27)?,

@@ -146,3 +146,30 @@ fn a_stub_whose_work_was_cut_off_is_brought_to_the_truth() {
     assert_eq!([state(&stopping), state(&launching), state(&rebooting)], ["stopped", "terminated", "running"]);
     assert_eq!(std::fs::read_dir(world.home().operations()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_snapshot_that_was_told_of_and_cannot_be_taken_says_so() {
+    let world = World::new();
+    let mut cloud = world.cloud();
+    let volume = cloud.create_volume(&VolumeRequest { size: Some(1), ..VolumeRequest::default() }).unwrap();
+    let one = [volume.volume_id.to_string()];
+    // Its layer is damaged.
+    let map = std::fs::read_dir(world.home().layers()).unwrap().flatten().map(|entry| entry.path());
+    let map = map.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "map")).unwrap();
+    let whole = std::fs::read(&map).unwrap();
+    std::fs::write(&map, vec![0; whole.len()]).unwrap();
+    let mut told = Vec::new();
+    let failed =
+        cloud.create_snapshots_with(&one, "", &Tags::new(), &mut |all| told.push(all[0].snapshot_id.to_string()));
+    assert_eq!(code(failed), "InternalError");
+    let found = cloud.snapshots(&told, true).unwrap().remove(0);
+    assert!(found.state == "error" && found.state_message.unwrap().contains("AMILAYER"));
+    // Of one that was not told of nothing is left; and the volume is as it was.
+    assert_eq!(code(cloud.create_snapshots(&one, "", &Tags::new())), "InternalError");
+    assert_eq!(cloud.snapshots(&[], true).unwrap().len(), 1);
+    std::fs::write(&map, whole).unwrap();
+    cloud.create_snapshots(&one, "", &Tags::new()).unwrap();
+    cloud.delete_snapshot(&told[0]).unwrap();
+    cloud.refresh().unwrap();
+    assert_eq!(cloud.check().unwrap(), [""; 0]);
+}

@@ -4,11 +4,13 @@
 
 use std::iter::Peekable;
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::{Snapshot, resolve, visible};
+use super::{Snapshot, any, resolve, visible};
 use crate::cloud::error::CloudError;
 use crate::cloud::mapping::GIB;
 use crate::cloud::{Cloud, layer};
+use crate::disk::Disk;
 use crate::disk::layered::{LayerFiles, changes};
 
 /// Bytes of a block.
@@ -85,20 +87,53 @@ impl Cloud {
         Ok(bytes)
     }
 
+    /// A snapshot of an image that the caller may use: runs of its blocks that hold something, and its disk, to be read.
+    ///
+    /// # Errors
+    /// As [`Cloud::snapshot_blocks`].
+    pub(in crate::cloud) fn runs_of(&mut self, id: &str) -> Result<Runs, CloudError> {
+        let _hold = self.store().hold_shared()?;
+        let (snapshot, chain) = self.catalogue.read(|tx| {
+            let snapshot = any(tx, id)?;
+            let chain = layer::chain(tx, top_of(&snapshot)?)?;
+            Ok((snapshot, chain))
+        })?;
+        let mut runs: Vec<Range<u32>> = Vec::new();
+        for block in blocks(changes(&[], &self.store().files(&chain)?)?, 0) {
+            match runs.last_mut().filter(|run| run.end == block) {
+                Some(run) => run.end = block.saturating_add(1),
+                None => runs.push(block..block.saturating_add(1)),
+            }
+        }
+        let disk = self.store().open(&chain, snapshot.volume_size.saturating_mul(GIB))?;
+        Ok((snapshot, runs, disk))
+    }
+
     /// A snapshot that is completed, with the files of its layers.
     fn layers_of(&mut self, id: &str) -> Result<(Snapshot, Vec<LayerFiles>), CloudError> {
         let scope = self.scope.clone();
         let _hold = self.store().hold_shared()?;
         let (snapshot, chain) = self.catalogue.read(|tx| {
             let snapshot = visible(tx, &scope, &resolve(tx, &scope, id)?)?;
-            let why = format!("it is {}, not completed", snapshot.state);
-            let pending = CloudError::State { what: snapshot.snapshot_id.to_string(), why };
-            let chain = layer::chain(tx, snapshot.layer.as_deref().ok_or(pending)?)?;
+            let chain = layer::chain(tx, top_of(&snapshot)?)?;
             Ok((snapshot, chain))
         })?;
         let files = self.store().files(&chain)?;
         Ok((snapshot, files))
     }
+}
+
+/// A snapshot, runs of its blocks, and its disk.
+type Runs = (Snapshot, Vec<Range<u32>>, Arc<dyn Disk>);
+
+/// The top layer of a snapshot.
+///
+/// # Errors
+/// `IncorrectState` for one that is not completed.
+fn top_of(snapshot: &Snapshot) -> Result<&str, CloudError> {
+    let why = format!("it is {}, not completed", snapshot.state);
+    let pending = CloudError::State { what: snapshot.snapshot_id.to_string(), why };
+    snapshot.layer.as_deref().ok_or(pending)
 }
 
 /// The bytes of a block.

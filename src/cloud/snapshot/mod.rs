@@ -150,6 +150,17 @@ pub(super) fn complete(tx: &Transaction<'_>, id: &Id, layer: &str) -> Result<(),
     Ok(())
 }
 
+/// Says that a pending snapshot could not be made, and why.
+///
+/// # Errors
+/// [`CloudError::Catalogue`].
+pub(super) fn fail(tx: &Transaction<'_>, id: &Id, reason: &str) -> Result<(), CloudError> {
+    let update =
+        "UPDATE snapshots SET state = 'error', state_reason = ?2, operation = NULL WHERE id = ?1 AND state = 'pending'";
+    tx.execute(update, params![id, reason])?;
+    Ok(())
+}
+
 impl Cloud {
     /// Deletes a snapshot. What others are made of, also volumes and later snapshots, stays whole.
     ///

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::{Transaction, params};
 
-use super::{New, Snapshot, complete, insert, visible};
+use super::{New, Snapshot, complete, fail, insert, visible};
 use crate::cloud::error::CloudError;
 use crate::cloud::id::{Id, Kind};
 use crate::cloud::instance;
@@ -143,10 +143,11 @@ impl Cloud {
         description: &str,
         tags: &Tags,
     ) -> Result<Taken<Vec<Snapshot>>, CloudError> {
-        self.create_snapshots_with(volumes, description, tags, &mut |_| {})
+        self.snapshots_of(volumes, description, tags, None)
     }
 
-    /// The same; `begun` is told of the pending snapshots.
+    /// The same; `begun` is told of the pending snapshots. Where they cannot be taken, they are in the state `error` afterwards,
+    /// since they were told of.
     ///
     /// # Errors
     /// As [`Cloud::create_snapshots`].
@@ -156,6 +157,16 @@ impl Cloud {
         description: &str,
         tags: &Tags,
         begun: &mut Begun<'_, Vec<Snapshot>>,
+    ) -> Result<Taken<Vec<Snapshot>>, CloudError> {
+        self.snapshots_of(volumes, description, tags, Some(begun))
+    }
+
+    fn snapshots_of(
+        &mut self,
+        volumes: &[String],
+        description: &str,
+        tags: &Tags,
+        begun: Option<&mut Begun<'_, Vec<Snapshot>>>,
     ) -> Result<Taken<Vec<Snapshot>>, CloudError> {
         let (scope, home) = (self.scope.clone(), self.home.clone());
         self.operation(
@@ -181,8 +192,18 @@ impl Cloud {
             },
             |cloud, operation, all| {
                 let takings: Vec<Taking> = all.iter().map(|(_, taking)| taking.clone()).collect();
-                begun(&cloud.of(&takings)?);
-                let file_systems = cloud.take(&all)?;
+                let is_told = begun.is_some();
+                if let Some(begun) = begun {
+                    begun(&cloud.of(&takings)?);
+                }
+                let file_systems = match cloud.take(&all) {
+                    Err(error) if is_told => {
+                        let why = format!("Server.InternalError: {error}");
+                        cloud.catalogue.write(|tx| takings.iter().try_for_each(|one| fail(tx, &one.snapshot, &why)))?;
+                        return Err(error);
+                    }
+                    taken => taken?,
+                };
                 cloud.catalogue.write(|tx| {
                     taken(tx, &takings)?;
                     instance::release(tx, operation)?;

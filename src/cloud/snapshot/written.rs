@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use vm_memory::VolatileSlice;
 
 use super::blocks::{BLOCK, range};
-use super::{New, Snapshot, check_owner, complete, insert, visible};
+use super::{New, Snapshot, check_owner, complete, fail, insert, visible};
 use crate::cloud::error::CloudError;
 use crate::cloud::id::{Id, Kind};
 use crate::cloud::mapping::GIB;
@@ -152,12 +152,12 @@ impl Cloud {
     ) -> Result<Snapshot, CloudError> {
         let scope = self.scope.clone();
         let layer = self.catalogue.read(|tx| started(tx, &scope, id))?.layer;
-        let _turn = self.store().turn(&layer)?;
+        let turn = self.store().turn(&layer)?;
         self.catalogue.read(|tx| {
             let snapshot = started(tx, &scope, id)?.snapshot;
             check_written(tx, &snapshot.snapshot_id, count, checksum)
         })?;
-        self.store().seal(&layer)?;
+        self.store().seal_alone(&turn, &layer)?;
         self.catalogue.write(|tx| {
             let snapshot = started(tx, &scope, id)?.snapshot;
             layer::made(tx, &layer, "sealed")?;
@@ -275,8 +275,7 @@ pub(in crate::cloud) fn give_up(tx: &Transaction<'_>) -> Result<(), CloudError> 
     let mut query = tx.prepare(&format!("SELECT snapshot FROM {ABANDONED}"))?;
     let found = query.query_map([time::now()], |row| row.get(0))?;
     for id in found.collect::<Result<Vec<Id>, _>>()? {
-        let update = "UPDATE snapshots SET state = 'error', state_reason = ?2 WHERE id = ?1 AND state = 'pending'";
-        tx.execute(update, params![id, "it was not completed in time"])?;
+        fail(tx, &id, "it was not completed in time")?;
         tx.execute("DELETE FROM started_snapshots WHERE snapshot = ?1", [&id])?;
     }
     layer::mark_dead(tx)

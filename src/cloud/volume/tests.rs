@@ -119,3 +119,18 @@ fn a_change_that_was_cut_off_is_done() {
     assert_eq!(cloud.volume_modifications(&[]).unwrap()[0].modification_state, "completed");
     cloud.modify_volume(&volume, &to(Some(3), None, None, None)).unwrap();
 }
+
+#[test]
+fn a_token_makes_one_volume_also_for_many_at_once() {
+    let world = World::new();
+    drop(world.cloud());
+    let request = VolumeRequest { client_token: Some("many".into()), ..of_type("gp3", 1) };
+    std::thread::scope(|scope| {
+        let (world, request) = (&world, &request);
+        let ask = || world.cloud().create_volume(request).unwrap().volume_id;
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+        let ids: Vec<Id> = all.into_iter().map(|one| one.join().unwrap()).collect();
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    });
+    assert_eq!(world.cloud().volumes(&[]).unwrap().len(), 1);
+}

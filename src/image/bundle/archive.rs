@@ -29,7 +29,7 @@ const PIECES_OF_MORE: usize = 21;
 const MORE_OF_MORE: usize = 504;
 
 /// The header of a file of `size` bytes.
-pub(super) fn header(name: &str, size: u64) -> [u8; RECORD] {
+pub(crate) fn header(name: &str, size: u64) -> [u8; RECORD] {
     let mut header = [0; RECORD];
     let mut put = |at: usize, bytes: &[u8]| {
         header.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);

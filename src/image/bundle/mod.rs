@@ -21,6 +21,7 @@ mod tests;
 mod writing;
 mod xml;
 
+pub(crate) use archive::header as tar_header;
 pub use error::{BundleError, Damage};
 pub use keys::{KeyError, PrivateKey, PublicKey, certificate_bytes};
 pub use manifest::{Bundler, Description, DeviceMapping, Kind, ManifestError};

@@ -88,12 +88,32 @@ fn protection() {
     let mut cloud = world.cloud(ME);
     let image = register(&mut cloud, "image");
     let id = image.image_id.as_str();
-    assert_eq!(cloud.protect_image(id, true).unwrap().deregistration_protection, "enabled");
+    assert_eq!(cloud.protect_image(id, true).unwrap().deregistration_protection, "enabled-without-cooldown");
     let error = cloud.deregister_image(id, true).unwrap_err();
     assert_eq!(error.code(), "OperationNotPermitted");
     assert_eq!(error.mend().unwrap(), format!("amiboot image protect {id} --off"));
     cloud.launchable_image(id).unwrap();
     assert_eq!(cloud.protect_image(id, false).unwrap(), image);
+    cloud.deregister_image(id, true).unwrap();
+}
+
+#[test]
+fn protection_with_a_cooldown_lasts_a_day_longer() {
+    let world = World::new();
+    let mut cloud = world.cloud(ME);
+    let image = register(&mut cloud, "image");
+    let id = image.image_id.as_str();
+    let protected = cloud.protect_image_with_cooldown(id).unwrap();
+    assert_eq!(protected.deregistration_protection, "enabled-with-cooldown");
+    assert_eq!(code(cloud.deregister_image(id, true)), "OperationNotPermitted");
+    let after = cloud.protect_image(id, false).unwrap();
+    assert_eq!(after.deregistration_protection, "disabled");
+    // Nor does it end earlier when it is protected and not, once more.
+    cloud.protect_image(id, true).unwrap();
+    assert_eq!(cloud.protect_image(id, false).unwrap().protected_until, after.protected_until);
+    let error = cloud.deregister_image(id, true).unwrap_err();
+    assert!(error.code() == "OperationNotPermitted" && error.to_string().contains("before 2"), "{error}");
+    sql(&mut cloud, "UPDATE images SET protected_until = protected_until - 86400001 WHERE id = ?1", &image.image_id);
     cloud.deregister_image(id, true).unwrap();
 }
 
