@@ -279,7 +279,7 @@ mod tests {
         let id = &made.key.access_key_id;
         assert!(id.starts_with("AKIA") && id.len() == 20, "{id}");
         assert!(id.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'2'..=b'7')), "{id}");
-        assert_eq!((made.secret.len(), &made.session_token, made.is_expired()), (40, &None, false));
+        assert_eq!((made.secret.len(), &made.session_token, made.is_expired(time::now())), (40, &None, false));
         let other = keys.create(&you).unwrap();
         assert_ne!(other.secret, made.secret);
         // Whoever opens the catalogue finds it.
@@ -308,11 +308,11 @@ mod tests {
         let made = keys.create_temporary(&me, DEFAULT_DURATION).unwrap();
         assert!(made.key.access_key_id.starts_with("ASIA") && made.key.expiration.is_some());
         assert_eq!(made.session_token.as_ref().map(|token| token.len()), Some(64));
-        assert!(!made.is_expired());
+        assert!(!made.is_expired(time::now()));
         // It alone does not mean that requests have to be signed.
         assert!(!keys.are_any().unwrap());
         keys.catalogue.write(|tx| Ok(tx.execute("UPDATE access_keys SET expires = 1", [])?)).unwrap();
-        assert!(keys.find(&made.key.access_key_id).unwrap().unwrap().is_expired());
+        assert!(keys.find(&made.key.access_key_id).unwrap().unwrap().is_expired(time::now()));
         assert!(keys.list(None).unwrap().is_empty());
         keys.create(&me).unwrap();
         assert_eq!(keys.find(&made.key.access_key_id).unwrap(), None);

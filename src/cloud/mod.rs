@@ -92,15 +92,6 @@ impl Cloud {
         Ok(cloud)
     }
 
-    /// Does again what [`Cloud::open`] does first: undoes what dead processes left half done, and brings instances whose
-    /// machines have ended to the truth.
-    ///
-    /// # Errors
-    /// What the catalogue or the host says.
-    pub fn refresh(&mut self) -> Result<(), CloudError> {
-        self.sweep()
-    }
-
     /// The same, whose launches are on another back end. What was launched before stays on what it was launched on.
     #[must_use]
     pub fn with_backend(self, backend: Backend) -> Self {

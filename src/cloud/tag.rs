@@ -90,7 +90,12 @@ impl Table {
             Kind::Subnet => Self::Subnets,
             Kind::Volume => Self::Volumes,
             Kind::Vpc => Self::Vpcs,
-            Kind::Reservation => return None,
+            // Tasks get theirs when they are made.
+            Kind::ImportImageTask
+            | Kind::ImportSnapshotTask
+            | Kind::ExportImageTask
+            | Kind::StoreImageTask
+            | Kind::Reservation => return None,
         })
     }
 

@@ -10,6 +10,7 @@ mod parts;
 mod place;
 mod security_group;
 mod snapshot;
+mod tag;
 mod volume;
 
 use super::call::Handler;
@@ -26,5 +27,6 @@ pub const ROOMS: &[&[(&str, Handler)]] = &[
     place::ACTIONS,
     security_group::ACTIONS,
     snapshot::ACTIONS,
+    tag::ACTIONS,
     volume::ACTIONS,
 ];

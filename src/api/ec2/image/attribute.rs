@@ -187,9 +187,13 @@ pub fn protect(
     asked: &mut Asked<EnableImageDeregistrationProtectionRequest>,
 ) -> Result<EnableImageDeregistrationProtectionResult, ApiError> {
     let id = id(&mut asked.image_id)?;
+    let cooldown = asked.with_cooldown.take() == Some(true);
     asked.end()?;
-    call.cloud.protect_image(&id, true)?;
-    Ok(EnableImageDeregistrationProtectionResult { r#return: Some("enabled-without-cooldown".into()) })
+    let image = match cooldown {
+        true => call.cloud.protect_image_with_cooldown(&id)?,
+        false => call.cloud.protect_image(&id, true)?,
+    };
+    Ok(EnableImageDeregistrationProtectionResult { r#return: Some(image.deregistration_protection.to_string()) })
 }
 
 pub fn unprotect(
@@ -198,6 +202,6 @@ pub fn unprotect(
 ) -> Result<DisableImageDeregistrationProtectionResult, ApiError> {
     let id = id(&mut asked.image_id)?;
     asked.end()?;
-    call.cloud.protect_image(&id, false)?;
-    Ok(DisableImageDeregistrationProtectionResult { r#return: Some("disabled".into()) })
+    let image = call.cloud.protect_image(&id, false)?;
+    Ok(DisableImageDeregistrationProtectionResult { r#return: Some(image.deregistration_protection.to_string()) })
 }
