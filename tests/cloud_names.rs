@@ -18,7 +18,7 @@ fn listings_take_the_filters_that_ec2_has() {
     let web = cloud.launch("first", &["--name", "web"]);
     let other = cloud.launch("first", &["--name", "other", "--zone", "us-east-1b"]);
     let ids = |filters: &[&str]| each(&cloud.json(&[&["instance", "ls"], filters].concat()), "instance_id");
-    assert_eq!(ids(&["--filter", "tag:Name=w*"]), [web.clone()]);
+    assert_eq!(ids(&["--filter", "tag:Name=w*"]), std::slice::from_ref(&web));
     assert_eq!(ids(&["--filter", "Name=availability-zone,Values=us-east-1b,us-east-1c"]), [other]);
     assert_eq!(ids(&["--filter", "instance-state-name=running", "group-name=default"]).len(), 2);
     assert_eq!(ids(&["--filter", "ip-address=*"]), [""; 0]);
