@@ -286,7 +286,9 @@ impl CloudError {
     pub fn mend(&self) -> Option<String> {
         let mend = match self {
             Self::Malformed { kind, .. } => format!("an id is {} and 17 hexadecimal digits", kind.prefix()),
-            Self::NotFound { kind, .. } => format!("see those there are: amiboot {} ls", kind.noun()),
+            Self::NotFound { kind, .. } if kind.has_command() => {
+                format!("see those there are: amiboot {} ls", kind.noun())
+            }
             Self::Ambiguous { .. } => "give more of the id".into(),
             Self::NameInUse { .. } => "give another --name, or deregister that image".into(),
             Self::NameMalformed { name } => format!("{name:?} is none: give another --name"),
