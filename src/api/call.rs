@@ -1,6 +1,7 @@
 //! A request on its way to the action that it asks for.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut};
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
@@ -11,7 +12,7 @@ use super::error::ApiError;
 use super::model::Action;
 use super::wire::parameters::{Fields, FromParameters, Left};
 use super::wire::xml::Xml;
-use super::{background::Background, ec2};
+use super::{background::Background, ec2, public};
 use crate::cloud::{Cloud, CloudError, Id, Instance, Kind};
 
 /// What a handler works with.
@@ -22,9 +23,24 @@ pub struct Call<'a> {
     pub request_id: &'a str,
     clouds: &'a Arc<Clouds>,
     background: &'a Background,
+    /// Whether instances have [public addresses](super::public).
+    has_public: bool,
 }
 
 impl Call<'_> {
+    /// Whether running instances have [public addresses](super::public).
+    #[must_use]
+    pub fn has_public_addresses(&self) -> bool {
+        self.has_public
+    }
+
+    /// The public address of an instance, while it runs.
+    #[must_use]
+    pub fn public_address(&self, instance: &Instance) -> Option<Ipv4Addr> {
+        let interface = instance.network_interface.as_ref().filter(|_| self.has_public && instance.has_machine())?;
+        public::address_of(interface.private_ip_address)
+    }
+
     /// An instance of the caller's, by its whole id.
     ///
     /// # Errors
@@ -145,6 +161,7 @@ pub fn is_action(name: &str) -> bool {
 pub fn dispatch(
     clouds: &Arc<Clouds>,
     background: &Background,
+    has_public: bool,
     caller: &Caller,
     request_id: &str,
     action: &str,
@@ -153,5 +170,5 @@ pub fn dispatch(
     let Some(handler) = HANDLERS.get(action) else {
         return Err(ApiError::new("InvalidAction", format!("The action {action} is not valid for this web service.")));
     };
-    clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, clouds, background }, fields))
+    clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, clouds, background, has_public }, fields))
 }

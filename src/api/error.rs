@@ -48,7 +48,10 @@ impl ApiError {
         match self.code.as_str() {
             "AuthFailure" if self.message.starts_with("Not authorized for") => 400,
             "AuthFailure" => 401,
-            "UnauthorizedOperation" | "MissingAuthenticationToken" | "SignatureDoesNotMatch" | "InvalidClientTokenId"
+            "UnauthorizedOperation"
+            | "MissingAuthenticationToken"
+            | "SignatureDoesNotMatch"
+            | "InvalidClientTokenId"
             | "AccessDeniedException" => 403,
             "ResourceNotFoundException" => 404,
             "DryRunOperation" => 412,

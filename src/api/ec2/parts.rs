@@ -73,7 +73,8 @@ pub fn count(value: Option<u64>) -> Option<i64> {
 
 /// A number of a request that cannot be negative.
 pub fn natural(value: Option<i64>, parameter: &str) -> Result<Option<u64>, ApiError> {
-    let wrong = |value: i64| ApiError::value(format!("Value ({value}) for parameter {parameter} is invalid. It is negative."));
+    let wrong =
+        |value: i64| ApiError::value(format!("Value ({value}) for parameter {parameter} is invalid. It is negative."));
     value.map(|value| u64::try_from(value).map_err(|_| wrong(value))).transpose()
 }
 

@@ -67,7 +67,10 @@ pub fn copy(call: &mut Call<'_>, asked: &mut Asked<CopyImageRequest>) -> Result<
         description: asked.description.take(),
         copy_image_tags: asked.copy_image_tags.take() == Some(true),
         client_token: text(&mut asked.client_token),
-        tags: tags_for_all(["image", "snapshot"], &mut asked.tag_specifications)?.into_iter().next().unwrap_or_default(),
+        tags: tags_for_all(["image", "snapshot"], &mut asked.tag_specifications)?
+            .into_iter()
+            .next()
+            .unwrap_or_default(),
     };
     asked.end()?;
     check_id(image_kind(&request.source_image_id), &request.source_image_id)?;
