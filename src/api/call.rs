@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut};
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::auth::Caller;
 use super::clouds::Clouds;
@@ -73,6 +75,29 @@ impl Call<'_> {
             }
         })?;
         news.recv().unwrap_or_else(|_| Err(ApiError::new("InternalError", "the work ended without a word")))
+    }
+}
+
+/// How long a request waits for what else works on its instances or volumes: EC2 takes such requests at once, and does one
+/// after the other.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it looks whether that is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Does what may have to wait until something else is done with the same instance or volume.
+///
+/// # Errors
+/// What `work` says; `IncorrectState` where it has to wait for too long.
+pub fn patiently<T>(
+    cloud: &mut Cloud,
+    mut work: impl FnMut(&mut Cloud) -> Result<T, CloudError>,
+) -> Result<T, CloudError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match work(cloud) {
+            Err(CloudError::Busy { .. }) if Instant::now() < deadline => thread::sleep(LOOK_AGAIN),
+            done => return done,
+        }
     }
 }
 
