@@ -92,6 +92,12 @@ impl Home {
         self.root.join("networks").join(vpc)
     }
 
+    /// The directory of buckets: each is a directory of its name, and its objects are files below that.
+    #[must_use]
+    pub fn buckets(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
     /// The directory of the locks of operations under way.
     #[must_use]
     pub fn operations(&self) -> PathBuf {
