@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
 
@@ -12,8 +13,20 @@ use super::error::ApiError;
 use super::model::Action;
 use super::wire::parameters::{Fields, FromParameters, Left};
 use super::wire::xml::Xml;
-use super::{background::Background, ec2, public};
+use super::{background::Background, ec2, import_dirs::ImportDirs, public};
 use crate::cloud::{Cloud, CloudError, Id, Instance, Kind};
+
+/// What all calls have in common.
+pub struct Shared {
+    /// The catalogues.
+    pub clouds: Arc<Clouds>,
+    /// Work that goes on after its answer.
+    pub background: Background,
+    /// Whether running instances have [public addresses](public).
+    pub has_public: bool,
+    /// Where disk files are imported from.
+    pub import_dirs: ImportDirs,
+}
 
 /// What a handler works with.
 pub struct Call<'a> {
@@ -21,23 +34,28 @@ pub struct Call<'a> {
     pub cloud: &'a mut Cloud,
     /// The request's id.
     pub request_id: &'a str,
-    clouds: &'a Arc<Clouds>,
-    background: &'a Background,
-    /// Whether instances have [public addresses](super::public).
-    has_public: bool,
+    shared: &'a Shared,
 }
 
 impl Call<'_> {
     /// Whether running instances have [public addresses](super::public).
     #[must_use]
     pub fn has_public_addresses(&self) -> bool {
-        self.has_public
+        self.shared.has_public
+    }
+
+    /// The file of this host that a URL means which is to be imported.
+    ///
+    /// # Errors
+    /// As [`ImportDirs::file`].
+    pub fn import_file(&self, url: &str) -> Result<PathBuf, ApiError> {
+        self.shared.import_dirs.file(url)
     }
 
     /// The public address of an instance, while it runs.
     #[must_use]
     pub fn public_address(&self, instance: &Instance) -> Option<Ipv4Addr> {
-        let interface = instance.network_interface.as_ref().filter(|_| self.has_public && instance.has_machine())?;
+        let interface = instance.network_interface.as_ref().filter(|_| self.shared.has_public && instance.has_machine())?;
         public::address_of(interface.private_ip_address)
     }
 
@@ -61,8 +79,8 @@ impl Call<'_> {
         work: impl FnOnce(&mut Cloud, &mut dyn FnMut(T)) -> Result<(), CloudError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let (told, news) = mpsc::channel();
-        let (clouds, scope) = (self.clouds.clone(), self.cloud.scope().clone());
-        self.background.spawn(move || {
+        let (clouds, scope) = (self.shared.clouds.clone(), self.cloud.scope().clone());
+        self.shared.background.spawn(move || {
             let done = clouds.open(&scope).and_then(|mut cloud| {
                 let told = told.clone();
                 // Nobody may be there any more.
@@ -159,9 +177,7 @@ pub fn is_action(name: &str) -> bool {
 /// # Errors
 /// As [`run`]; `InvalidAction`.
 pub fn dispatch(
-    clouds: &Arc<Clouds>,
-    background: &Background,
-    has_public: bool,
+    shared: &Shared,
     caller: &Caller,
     request_id: &str,
     action: &str,
@@ -170,5 +186,5 @@ pub fn dispatch(
     let Some(handler) = HANDLERS.get(action) else {
         return Err(ApiError::new("InvalidAction", format!("The action {action} is not valid for this web service.")));
     };
-    clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, clouds, background, has_public }, fields))
+    shared.clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, shared }, fields))
 }

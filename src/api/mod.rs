@@ -11,6 +11,7 @@ pub mod clouds;
 pub mod ebs;
 pub mod ec2;
 pub mod error;
+pub mod import_dirs;
 pub mod metrics;
 pub mod model;
 pub mod public;
@@ -19,4 +20,6 @@ pub mod service;
 pub mod sigv4;
 pub mod ssm;
 pub mod sts;
+#[cfg(test)]
+mod testing;
 pub mod wire;

@@ -18,6 +18,9 @@ pub struct Home {
 }
 
 impl Home {
+    /// The name of [`Home::buckets`] in the directory itself.
+    pub const BUCKETS: &'static str = "store";
+
     /// `$AMIBOOT_HOME`, else `amiboot` in `$XDG_DATA_HOME`, else in `~/.local/share`.
     ///
     /// # Errors
@@ -95,7 +98,7 @@ impl Home {
     /// The directory of buckets: each is a directory of its name, and its objects are files below that.
     #[must_use]
     pub fn buckets(&self) -> PathBuf {
-        self.root.join("store")
+        self.root.join(Self::BUCKETS)
     }
 
     /// The directory of the locks of operations under way.
