@@ -6,27 +6,20 @@ use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::auth::Caller;
+use super::background::Background;
+use super::cache::{Cache, Question};
 use super::clouds::Clouds;
 use super::error::ApiError;
+use super::import_dirs::ImportDirs;
 use super::model::Action;
 use super::wire::parameters::{Fields, FromParameters, Left};
 use super::wire::xml::Xml;
-use super::{background::Background, ec2, import_dirs::ImportDirs, public};
+use super::{ec2, public};
 use crate::cloud::{Cloud, CloudError, Id, Instance, Kind};
-
-/// What all calls have in common.
-pub struct Shared {
-    /// The catalogues.
-    pub clouds: Arc<Clouds>,
-    /// Work that goes on after its answer.
-    pub background: Background,
-    /// Whether running instances have [public addresses](public).
-    pub has_public: bool,
-    /// Where disk files are imported from.
-    pub import_dirs: ImportDirs,
-}
 
 /// What a handler works with.
 pub struct Call<'a> {
@@ -34,14 +27,14 @@ pub struct Call<'a> {
     pub cloud: &'a mut Cloud,
     /// The request's id.
     pub request_id: &'a str,
-    shared: &'a Shared,
+    works: &'a Works,
 }
 
 impl Call<'_> {
     /// Whether running instances have [public addresses](super::public).
     #[must_use]
     pub fn has_public_addresses(&self) -> bool {
-        self.shared.has_public
+        self.works.has_public
     }
 
     /// The file of this host that a URL means which is to be imported.
@@ -49,13 +42,14 @@ impl Call<'_> {
     /// # Errors
     /// As [`ImportDirs::file`].
     pub fn import_file(&self, url: &str) -> Result<PathBuf, ApiError> {
-        self.shared.import_dirs.file(url)
+        self.works.import_dirs.file(url)
     }
 
     /// The public address of an instance, while it runs.
     #[must_use]
     pub fn public_address(&self, instance: &Instance) -> Option<Ipv4Addr> {
-        let interface = instance.network_interface.as_ref().filter(|_| self.shared.has_public && instance.has_machine())?;
+        let interface =
+            instance.network_interface.as_ref().filter(|_| self.works.has_public && instance.has_machine())?;
         public::address_of(interface.private_ip_address)
     }
 
@@ -79,8 +73,8 @@ impl Call<'_> {
         work: impl FnOnce(&mut Cloud, &mut dyn FnMut(T)) -> Result<(), CloudError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let (told, news) = mpsc::channel();
-        let (clouds, scope) = (self.shared.clouds.clone(), self.cloud.scope().clone());
-        self.shared.background.spawn(move || {
+        let (clouds, scope) = (self.works.clouds.clone(), self.cloud.scope().clone());
+        self.works.background.spawn(move || {
             let done = clouds.open(&scope).and_then(|mut cloud| {
                 let told = told.clone();
                 // Nobody may be there any more.
@@ -91,6 +85,29 @@ impl Call<'_> {
             }
         })?;
         news.recv().unwrap_or_else(|_| Err(ApiError::new("InternalError", "the work ended without a word")))
+    }
+}
+
+/// How long a request waits for what else works on its instances or volumes: EC2 takes such requests at once, and does one
+/// after the other.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it looks whether that is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Does what may have to wait until something else is done with the same instance or volume.
+///
+/// # Errors
+/// What `work` says; `IncorrectState` where it has to wait for too long.
+pub fn patiently<T>(
+    cloud: &mut Cloud,
+    mut work: impl FnMut(&mut Cloud) -> Result<T, CloudError>,
+) -> Result<T, CloudError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match work(cloud) {
+            Err(CloudError::Busy { .. }) if Instant::now() < deadline => thread::sleep(LOOK_AGAIN),
+            done => return done,
+        }
     }
 }
 
@@ -128,7 +145,7 @@ impl<R> DerefMut for Asked<R> {
     }
 }
 
-/// Reads a request's parameters, does what it asks for, and writes the answer.
+/// Reads a request's parameters, does what it asks for, and writes what is in the answer.
 pub type Handler = fn(&mut Call<'_>, Fields) -> Result<String, ApiError>;
 
 /// The way of an action.
@@ -148,7 +165,7 @@ pub fn run<A: Action>(
     let mut asked = Asked { request, is_ended: false };
     let answer = handler(call, &mut asked)?;
     debug_assert!(asked.is_ended, "{} passes over parameters in silence", A::NAME);
-    Ok(Xml::answer(A::NAME, ec2::NAMESPACE, call.request_id, &answer))
+    Ok(Xml::content(&answer))
 }
 
 /// Actions of a room: each with its function.
@@ -172,19 +189,55 @@ pub fn is_action(name: &str) -> bool {
     HANDLERS.contains_key(name)
 }
 
-/// Does what a request asks for.
-///
-/// # Errors
-/// As [`run`]; `InvalidAction`.
-pub fn dispatch(
-    shared: &Shared,
-    caller: &Caller,
-    request_id: &str,
-    action: &str,
-    fields: Fields,
-) -> Result<String, ApiError> {
-    let Some(handler) = HANDLERS.get(action) else {
-        return Err(ApiError::new("InvalidAction", format!("The action {action} is not valid for this web service.")));
-    };
-    shared.clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, shared }, fields))
+/// What handlers work with, whoever asks.
+pub struct Works {
+    /// The catalogues.
+    pub clouds: Arc<Clouds>,
+    /// Work that goes on after its answer.
+    pub background: Background,
+    /// Listings that were told.
+    pub cache: Cache,
+    /// Whether running instances have [public addresses](super::public).
+    pub has_public: bool,
+    /// Where disk files are imported from.
+    pub import_dirs: ImportDirs,
+}
+
+impl Works {
+    /// Does what a request asks for, whose form is `form` and is in `fields`, but for its action.
+    ///
+    /// # Errors
+    /// As [`run`]; `InvalidAction`.
+    pub fn dispatch(
+        &self,
+        caller: &Caller,
+        request_id: &str,
+        action: &str,
+        form: &[u8],
+        fields: Fields,
+    ) -> Result<String, ApiError> {
+        let Some((name, handler)) = HANDLERS.get_key_value(action) else {
+            return Err(ApiError::new(
+                "InvalidAction",
+                format!("The action {action} is not valid for this web service."),
+            ));
+        };
+        let make =
+            || self.clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, works: self }, fields));
+        let content = match Question::of(&caller.scope, name, form) {
+            None => Arc::from(make()?),
+            Some(question) => {
+                let version = self.clouds.version(&caller.scope)?;
+                match self.cache.get(&question, version) {
+                    Some(kept) => kept,
+                    None => {
+                        let made: Arc<str> = make()?.into();
+                        self.cache.put(question, version, made.clone());
+                        made
+                    }
+                }
+            }
+        };
+        Ok(Xml::answer(name, ec2::NAMESPACE, request_id, &content))
+    }
 }

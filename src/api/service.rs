@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use super::auth::{Auth, Caller};
 use super::background::Background;
-use super::call::Shared;
+use super::cache::Cache;
+use super::call::{self, Works};
 use super::clouds::Clouds;
 use super::error::ApiError;
 use super::import_dirs::ImportDirs;
@@ -15,7 +16,7 @@ use super::metrics::Metrics;
 use super::sigv4::Signed;
 use super::wire::parameters::Fields;
 use super::wire::xml::Xml;
-use super::{call, ebs, ssm, sts};
+use super::{ebs, ssm, sts};
 use crate::cloud::access_key::AccessKeys;
 use crate::cloud::time;
 
@@ -82,7 +83,7 @@ pub struct Told {
 
 /// The whole API.
 pub struct Service {
-    shared: Shared,
+    works: Works,
     auth: Auth,
     keys: Arc<Mutex<AccessKeys>>,
     metrics: Metrics,
@@ -92,37 +93,40 @@ impl Service {
     /// On these catalogues, by these rules.
     #[must_use]
     pub fn new(clouds: Clouds, auth: Auth, keys: Arc<Mutex<AccessKeys>>) -> Self {
-        let shared = Shared {
+        let works = Works {
             clouds: Arc::new(clouds),
             background: Background::default(),
+            cache: Cache::default(),
             has_public: false,
             import_dirs: ImportDirs::default(),
         };
-        Self { shared, auth, keys, metrics: Metrics::default() }
+        Self { works, auth, keys, metrics: Metrics::default() }
     }
 
     /// The same, whose running instances are told to have [public addresses](super::public).
     #[must_use]
     pub fn with_public_addresses(self) -> Self {
-        Self { shared: Shared { has_public: true, ..self.shared }, ..self }
+        let works = Works { has_public: true, ..self.works };
+        Self { works, ..self }
     }
 
     /// The same, which imports disk files from these directories.
     #[must_use]
     pub fn with_import_dirs(self, import_dirs: ImportDirs) -> Self {
-        Self { shared: Shared { import_dirs, ..self.shared }, ..self }
+        let works = Works { import_dirs, ..self.works };
+        Self { works, ..self }
     }
 
     /// The catalogues.
     #[must_use]
     pub fn clouds(&self) -> &Arc<Clouds> {
-        &self.shared.clouds
+        &self.works.clouds
     }
 
     /// Work that goes on after its answer.
     #[must_use]
     pub fn background(&self) -> &Background {
-        &self.shared.background
+        &self.works.background
     }
 
     /// Answers a request. It may take a while: files are read and written.
@@ -147,7 +151,7 @@ impl Service {
         told.caller = caller.as_ref().ok().cloned();
         if let Some(action) = ebs::action(&request.method, &request.path) {
             told.action = action.to_owned();
-            let done = caller.and_then(|caller| ebs::answer(&self.shared.clouds, &caller, action, request));
+            let done = caller.and_then(|caller| ebs::answer(&self.works.clouds, &caller, action, request));
             return done.unwrap_or_else(|error| {
                 told.error = Some(error.code.clone());
                 ebs::error(&error)
@@ -155,7 +159,7 @@ impl Service {
         }
         if let Some(action) = request.header("x-amz-target").and_then(|target| target.strip_prefix("AmazonSSM.")) {
             told.action = ssm::ACTIONS.iter().find(|have| **have == action).map_or("-", |have| have).to_owned();
-            let done = caller.and_then(|caller| ssm::answer(&self.shared.clouds, &caller, action, &request.body));
+            let done = caller.and_then(|caller| ssm::answer(&self.works.clouds, &caller, action, &request.body));
             return done.unwrap_or_else(|error| {
                 told.error = Some(error.code.clone());
                 ssm::error(&error)
@@ -180,7 +184,7 @@ impl Service {
         let done = done.and_then(|(is_sts, fields, caller)| match told.action.as_str() {
             "" => Err(ApiError::new("MissingAction", "The request must contain the parameter Action")),
             action if is_sts => sts::dispatch(&self.keys, &caller, id, action, fields),
-            action => call::dispatch(&self.shared, &caller, id, action, fields),
+            action => self.works.dispatch(&caller, id, action, form, fields),
         });
         match done {
             Ok(xml) => HttpAnswer::new(200, "text/xml;charset=UTF-8", xml),

@@ -93,6 +93,14 @@ pub enum CloudError {
         /// What was asked for, as in `stopped`.
         verb: &'static str,
     },
+    /// Something else works on it; it can be done afterwards.
+    #[error("{what}: it is {state}, and something else works on it; try again when that is done")]
+    Busy {
+        /// The instance or the volume.
+        what: String,
+        /// Its state.
+        state: String,
+    },
     /// Something else is in no state for that.
     #[error("{what}: {why}")]
     State {
@@ -253,7 +261,7 @@ impl CloudError {
             Self::AttributeItem { .. } | Self::AttributeGroup { .. } => "InvalidAMIAttributeItemValue",
             Self::ImageProtected { .. } | Self::NotPermitted(_) => "OperationNotPermitted",
             Self::InstanceState { .. } => "IncorrectInstanceState",
-            Self::State { .. } => "IncorrectState",
+            Self::State { .. } | Self::Busy { .. } => "IncorrectState",
             Self::Unsupported(_) => "UnsupportedOperation",
             Self::Protected { .. } | Self::StopProtected { .. } => "OperationNotPermitted",
             Self::Mapping(_) => "InvalidBlockDeviceMapping",

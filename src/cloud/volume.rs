@@ -427,6 +427,5 @@ pub(super) fn check_idle(volume: &Volume) -> Result<(), CloudError> {
     if volume.operation.is_none() && volume.state != "creating" {
         return Ok(());
     }
-    let why = format!("it is {}, and something else works on it; try again when that is done", volume.state);
-    Err(CloudError::State { what: volume.volume_id.to_string(), why })
+    Err(CloudError::Busy { what: volume.volume_id.to_string(), state: volume.state.clone() })
 }
