@@ -101,7 +101,8 @@ fn main() {
         }
     }
     for (name, (input, output)) in &model.operations {
-        operation(&mut code, name, input, output.as_deref()).unwrap();
+        let has_dry_run = model.structures.get(input).is_some_and(|members| members.contains_key("DryRun"));
+        operation(&mut code, name, (input, has_dry_run), output.as_deref()).unwrap();
     }
     let out = env::var_os("OUT_DIR").expect("cargo says where");
     fs::write(Path::new(&out).join("ec2.rs"), code).expect("room for what is made");
@@ -168,11 +169,19 @@ fn answer(code: &mut String, name: &str, members: &Members) -> std::fmt::Result 
     writeln!(code, "    }}\n}}")
 }
 
-fn operation(code: &mut String, name: &str, input: &str, output: Option<&str>) -> std::fmt::Result {
+fn operation(
+    code: &mut String,
+    name: &str,
+    (input, has_dry_run): (&str, bool),
+    output: Option<&str>,
+) -> std::fmt::Result {
     let output = output.unwrap_or("Done");
     writeln!(code, "/// The action of this name.\n#[derive(Clone, Copy, Debug)]\npub struct {name}Action;")?;
     writeln!(code, "impl Action for {name}Action {{\n    const NAME: &'static str = \"{name}\";")?;
     writeln!(code, "    type Request = {input};\n    type Answer = {output};")?;
+    if !has_dry_run {
+        return writeln!(code, "    fn take_dry_run(_: &mut {input}) -> bool {{\n        false\n    }}\n}}");
+    }
     writeln!(code, "    fn take_dry_run(request: &mut {input}) -> bool {{")?;
     writeln!(code, "        request.dry_run.take() == Some(true)\n    }}\n}}")
 }

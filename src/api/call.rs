@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
 use std::thread;
@@ -13,6 +14,7 @@ use super::background::Background;
 use super::cache::{Cache, Question};
 use super::clouds::Clouds;
 use super::error::ApiError;
+use super::import_dirs::ImportDirs;
 use super::model::Action;
 use super::wire::parameters::{Fields, FromParameters, Left};
 use super::wire::xml::Xml;
@@ -33,6 +35,14 @@ impl Call<'_> {
     #[must_use]
     pub fn has_public_addresses(&self) -> bool {
         self.works.has_public
+    }
+
+    /// The file of this host that a URL means which is to be imported.
+    ///
+    /// # Errors
+    /// As [`ImportDirs::file`].
+    pub fn import_file(&self, url: &str) -> Result<PathBuf, ApiError> {
+        self.works.import_dirs.file(url)
     }
 
     /// The public address of an instance, while it runs.
@@ -189,6 +199,8 @@ pub struct Works {
     pub cache: Cache,
     /// Whether running instances have [public addresses](super::public).
     pub has_public: bool,
+    /// Where disk files are imported from.
+    pub import_dirs: ImportDirs,
 }
 
 impl Works {

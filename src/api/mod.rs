@@ -12,6 +12,7 @@ pub mod clouds;
 pub mod ebs;
 pub mod ec2;
 pub mod error;
+pub mod import_dirs;
 pub mod metrics;
 pub mod model;
 pub mod public;
@@ -20,4 +21,6 @@ pub mod service;
 pub mod sigv4;
 pub mod ssm;
 pub mod sts;
+#[cfg(test)]
+mod testing;
 pub mod wire;

@@ -12,6 +12,7 @@ use super::cache::Cache;
 use super::call::{self, Works};
 use super::clouds::Clouds;
 use super::error::ApiError;
+use super::import_dirs::ImportDirs;
 use super::metrics::Metrics;
 use super::sigv4::Signed;
 use super::wire::parameters::Fields;
@@ -98,6 +99,7 @@ impl Service {
             background: Background::default(),
             cache: Cache::default(),
             has_public: false,
+            import_dirs: ImportDirs::default(),
         };
         Self { works, auth, keys, metrics: Metrics::default() }
     }
@@ -106,6 +108,13 @@ impl Service {
     #[must_use]
     pub fn with_public_addresses(self) -> Self {
         let works = Works { has_public: true, ..self.works };
+        Self { works, ..self }
+    }
+
+    /// The same, which imports disk files from these directories.
+    #[must_use]
+    pub fn with_import_dirs(self, import_dirs: ImportDirs) -> Self {
+        let works = Works { import_dirs, ..self.works };
         Self { works, ..self }
     }
 

@@ -13,6 +13,7 @@ use super::scope::{ScopeArgs, told};
 use super::{CliError, Usage, output};
 use crate::api::auth::{Auth, Mode};
 use crate::api::clouds::Clouds;
+use crate::api::import_dirs::ImportDirs;
 use crate::api::public;
 use crate::api::server::{self, Tls};
 use crate::api::service::Service;
@@ -83,6 +84,11 @@ pub struct ServeArgs {
     #[arg(long)]
     no_public_addresses: bool,
 
+    /// Directory whose disk files may be imported, by URLs as in file:///home/me/images/disk.vmdk; may be repeated. Whoever
+    /// reaches the API can read what is in it
+    #[arg(long, value_name = "DIRECTORY")]
+    import_from: Vec<PathBuf>,
+
     /// No line for each request
     #[arg(long)]
     quiet: bool,
@@ -121,7 +127,9 @@ impl ServeArgs {
         let known = keys.clone();
         let lookup = move |id: &str| known.lock().unwrap_or_else(PoisonError::into_inner).find(id);
         let auth = Auth::new(mode, scope, Box::new(lookup));
-        let mut service = Service::new(Clouds::new(home, self.backend.into()), auth, keys);
+        let import_dirs = ImportDirs::new(&self.import_from, &home).map_err(|error| error.to_string())?;
+        let clouds = Clouds::new(home, self.backend.into());
+        let mut service = Service::new(clouds, auth, keys).with_import_dirs(import_dirs);
         if !self.no_public_addresses {
             service = service.with_public_addresses();
         }

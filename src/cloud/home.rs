@@ -18,6 +18,9 @@ pub struct Home {
 }
 
 impl Home {
+    /// The name of [`Home::buckets`] in the directory itself.
+    pub const BUCKETS: &'static str = "store";
+
     /// `$AMIBOOT_HOME`, else `amiboot` in `$XDG_DATA_HOME`, else in `~/.local/share`.
     ///
     /// # Errors
@@ -90,6 +93,12 @@ impl Home {
     #[must_use]
     pub fn network(&self, vpc: &str) -> PathBuf {
         self.root.join("networks").join(vpc)
+    }
+
+    /// The directory of buckets: each is a directory of its name, and its objects are files below that.
+    #[must_use]
+    pub fn buckets(&self) -> PathBuf {
+        self.root.join(Self::BUCKETS)
     }
 
     /// The directory of the locks of operations under way.

@@ -121,7 +121,8 @@ fn describe_interfaces(
     Ok(DescribeNetworkInterfacesResult { network_interfaces: found.iter().map(interface).collect(), next_token })
 }
 
-fn interface(of: &network::NetworkInterface) -> NetworkInterface {
+/// An interface as answers show it.
+pub fn interface(of: &network::NetworkInterface) -> NetworkInterface {
     let id = of.network_interface_id.to_string();
     let group = |group: &network::GroupIdentifier| GroupIdentifier {
         group_id: Some(group.group_id.to_string()),

@@ -74,7 +74,7 @@ CREATE TABLE tasks (
     owner TEXT NOT NULL,
     -- import-image, import-snapshot, export-image, store-image
     kind TEXT NOT NULL,
-    -- active, completed, failed
+    -- active, completed, failed, cancelled
     state TEXT NOT NULL,
     -- Percent.
     progress INTEGER NOT NULL,

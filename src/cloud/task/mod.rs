@@ -4,6 +4,7 @@
 //! between, the next look at the catalogue says that it failed, and undoes what its work had written down.
 
 mod archive;
+mod cancel;
 mod export;
 mod import;
 mod place;
@@ -68,6 +69,8 @@ words! {
         Completed = "completed",
         /// It could not be done.
         Failed = "failed",
+        /// Somebody broke it off.
+        Cancelled = "cancelled",
     }
 }
 
@@ -82,7 +85,7 @@ pub struct Task {
     pub state: TaskState,
     /// Percent.
     pub progress: u8,
-    /// Why it failed.
+    /// Why it failed, or was broken off.
     pub status_message: Option<String>,
     /// What is said of it.
     pub description: String,
@@ -185,15 +188,17 @@ struct Report {
 }
 
 impl Report {
-    /// So much is done, of so much; all of it only when the task is.
+    /// So much is done, of so much; all of it only when the task is. What was broken off does not go on.
     fn at(&mut self, done: u64, total: u64) -> ControlFlow<()> {
         let percent = done.saturating_mul(99).checked_div(total).unwrap_or(0).min(99);
         if percent > self.percent {
             self.percent = percent;
-            let update = "UPDATE tasks SET progress = ?2, changed = ?3 WHERE id = ?1";
-            let values = params![self.id, i64::try_from(percent).unwrap_or(0), time::now()];
-            // Only to be looked at: the work goes on.
-            let _ = self.catalogue.write(|tx| Ok(tx.execute(update, values)?));
+            let update = "UPDATE tasks SET progress = ?2, changed = ?3 WHERE id = ?1 AND state = ?4";
+            let values = params![self.id, i64::try_from(percent).unwrap_or(0), time::now(), TaskState::Active];
+            // Progress is only to be looked at: where it cannot be written down, the work goes on.
+            if let Ok(0) = self.catalogue.write(|tx| Ok(tx.execute(update, values)?)) {
+                return ControlFlow::Break(());
+            }
         }
         ControlFlow::Continue(())
     }
@@ -265,7 +270,16 @@ impl Cloud {
     }
 }
 
-/// Writes down how a task ended.
+/// Says that a task failed, unless it was broken off.
+const FAIL: &str = "UPDATE tasks SET state = iif(state = ?5, ?2, state), message = iif(state = ?5, ?3, message), changed = ?4,
+    operation = NULL";
+
+/// The values of [`FAIL`].
+fn failed<'a>(which: &'a str, why: &'a str) -> impl rusqlite::Params + 'a {
+    (which, TaskState::Failed, why, time::now(), TaskState::Active)
+}
+
+/// Writes down how a task ended. One that was done before it heard that it is broken off, is done.
 fn end(tx: &Transaction<'_>, id: &Id, done: &Result<Option<Id>, CloudError>) -> Result<(), CloudError> {
     match done {
         Ok(made) => tx.execute(
@@ -273,10 +287,10 @@ fn end(tx: &Transaction<'_>, id: &Id, done: &Result<Option<Id>, CloudError>) -> 
              WHERE id = ?1",
             params![id, TaskState::Completed, made, time::now()],
         )?,
-        Err(error) => tx.execute(
-            "UPDATE tasks SET state = ?2, message = ?3, changed = ?4, operation = NULL WHERE id = ?1",
-            params![id, TaskState::Failed, format!("{}: {error}", error.code()), time::now()],
-        )?,
+        Err(error) => {
+            let why = format!("{}: {error}", error.code());
+            tx.execute(&format!("{FAIL} WHERE id = ?1"), failed(id.as_str(), &why))?
+        }
     };
     Ok(())
 }
@@ -286,10 +300,8 @@ fn end(tx: &Transaction<'_>, id: &Id, done: &Result<Option<Id>, CloudError>) -> 
 /// # Errors
 /// [`CloudError::Catalogue`].
 pub(super) fn settle(tx: &Transaction<'_>, operation: &str) -> Result<(), CloudError> {
-    let update = "UPDATE tasks SET state = ?2, message = ?3, changed = ?4, operation = NULL
-         WHERE operation = ?1 AND state = ?5";
     let why = "ServerError: it was cut off before it was done";
-    tx.execute(update, params![operation, TaskState::Failed, why, time::now(), TaskState::Active])?;
+    tx.execute(&format!("{FAIL} WHERE operation = ?1"), failed(operation, why))?;
     Ok(())
 }
 

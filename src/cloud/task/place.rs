@@ -69,7 +69,7 @@ pub(super) fn object(home: &Home, bucket: &str, key: &str) -> Result<PathBuf, Cl
             "Value ({key}) for parameter objectKey is invalid: it is no path in a bucket"
         )));
     }
-    Ok(home.root().join("store").join(bucket).join(key))
+    Ok(home.buckets().join(bucket).join(key))
 }
 
 /// Makes the directory that a file is to be in, for its owner alone where it is not there.

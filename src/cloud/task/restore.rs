@@ -30,8 +30,10 @@ pub struct RestoreRequest {
     pub object_key: String,
     /// The image's name; the stored one's where empty.
     pub name: String,
-    /// Tags of the image and of its snapshots, beside those that were stored.
+    /// Tags of the image, beside those that were stored.
     pub tags: Tags,
+    /// Tags of its snapshots, beside those that were stored with each.
+    pub snapshot_tags: Tags,
 }
 
 /// A snapshot that is being restored.
@@ -70,7 +72,7 @@ impl Cloud {
         let new = describe(&manifest, request).map_err(|why| reader.flaw(why))?;
         self.operation(
             "restore-image",
-            |tx, operation| plan(tx, (&scope, &home), &manifest, &new, operation),
+            |tx, operation| plan(tx, (&scope, &home), &manifest, (&new, &request.snapshot_tags), operation),
             |cloud, operation, plan| {
                 begun(&cloud.image(plan.image.as_str())?);
                 if let Err(error) = cloud.fill(&mut reader, &manifest, &plan) {
@@ -174,7 +176,7 @@ fn plan(
     tx: &Transaction<'_>,
     (scope, home): (&Scope, &Home),
     manifest: &Manifest,
-    new: &NewImage,
+    (new, snapshot_tags): (&NewImage, &Tags),
     operation: &Operation,
 ) -> Result<Plan, CloudError> {
     let mut ids = BTreeMap::new();
@@ -185,7 +187,9 @@ fn plan(
         let row =
             snapshot::New { id: &id, volume: None, size_gib: stored.volume_size, description: &stored.description };
         snapshot::insert(tx, scope, &row, operation.id())?;
-        tag::add(tx, &id, &stored.tags)?;
+        let mut tags = stored.tags.clone();
+        tags.extend(snapshot_tags.clone());
+        tag::add(tx, &id, &tags)?;
         let layer = layer::new_id(home)?;
         layer::insert(tx, &layer, stored.volume_size.saturating_mul(GIB), None, operation)?;
         ids.insert(stored.snapshot_id.clone(), (id.to_string(), stored.volume_size));

@@ -77,6 +77,34 @@ fn a_task_that_fails_says_why() {
 }
 
 #[test]
+fn an_import_that_is_broken_off_leaves_nothing() {
+    let world = World::new();
+    let mut cloud = world.cloud();
+    // Data all over it, so that there are many steps.
+    let pieces: Vec<(u64, &[u8])> = (0..256).map(|at| (at * (GIB / 256), &b"x"[..])).collect();
+    let disk = world.disk("one.raw", &pieces);
+    let mut other = world.cloud();
+    let mut broken_off = Vec::new();
+    let mut begun = |task: &Task| broken_off.push(other.cancel_import_task(task.task_id.as_str(), "enough").unwrap());
+    cloud.import_image_task(&import_of(&disk), &no_tags(), None, &mut begun).unwrap_err();
+    let tags = (&no_tags(), &no_tags());
+    cloud.import_snapshot_task((&disk, None), "", tags, None, &mut begun).unwrap_err();
+    for (task, kind) in broken_off.iter().zip([TaskKind::ImportImage, TaskKind::ImportSnapshot]) {
+        assert_eq!((task.state, task.status_message.as_deref()), (TaskState::Cancelled, Some("enough")));
+        assert_eq!(cloud.tasks(kind, &[task.task_id.to_string()]).unwrap(), std::slice::from_ref(task));
+        assert_eq!(code(cloud.cancel_import_task(task.task_id.as_str(), "")), "IncorrectState");
+    }
+    assert_eq!(cloud.snapshots(&[], false).unwrap(), []);
+    assert_eq!(std::fs::read_dir(world.home().layers()).unwrap().count(), 0);
+    let unfinished = "SELECT count(*) FROM tasks WHERE operation IS NOT NULL";
+    assert_eq!(cloud.catalogue.read(|tx| Ok(tx.query_row(unfinished, [], |row| row.get::<_, i64>(0))?)).unwrap(), 0);
+    let id = "import-ami-00000000000000000";
+    for (id, expected) in [(id, ".NotFound"), ("ami-1", ".Malformed"), ("", ".Malformed")] {
+        assert_eq!(code(cloud.cancel_import_task(id, "")), format!("InvalidConversionTaskId{expected}"), "{id}");
+    }
+}
+
+#[test]
 fn a_snapshot_is_imported_as_a_task() {
     let world = World::new();
     let mut cloud = world.cloud();
@@ -200,6 +228,7 @@ fn an_image_is_stored_and_restored() {
         object_key: format!("{id}.bin"),
         name: "back".into(),
         tags: Tags::from([("a".to_owned(), "b".to_owned())]),
+        snapshot_tags: named("part"),
     };
     let mut told = Vec::new();
     let back = elsewhere.restore_image(&request, &mut |image| told.push(image.clone())).unwrap();
@@ -212,6 +241,10 @@ fn an_image_is_stored_and_restored() {
     assert_eq!(back.block_device_mappings.len(), 3);
     assert_eq!((back.root_size(), back.block_device_mappings[1].ebs().unwrap().volume_size), (Some(1), Some(3)));
     let snapshots = back.snapshots();
+    for id in &snapshots {
+        let snapshot = elsewhere.snapshots(&[(*id).to_owned()], true).unwrap().remove(0);
+        assert_eq!(snapshot.tags, named("part"));
+    }
     assert_eq!(&elsewhere.snapshot_block(snapshots[0], 0).unwrap()[..4], b"root");
     assert_eq!(elsewhere.snapshot_blocks(snapshots[1], 0, 9).unwrap().blocks, [0, 1, 2047]);
     assert_eq!(&elsewhere.snapshot_block(snapshots[1], 1).unwrap()[..4], b"more");
@@ -234,7 +267,7 @@ fn what_is_damaged_is_not_restored_and_leaves_nothing() {
         bucket: "bucket".into(),
         object_key: done.object_key.clone().unwrap(),
         name,
-        tags: Tags::new(),
+        ..RestoreRequest::default()
     };
     let layers = std::fs::read_dir(world.home().layers()).unwrap().count();
     // Where nothing is zero: headers, manifest, checksum, and one byte of the data.

@@ -6,6 +6,8 @@ mod make;
 
 use crate::api::call::actions;
 
+pub use list::image_kind;
+
 actions! {
     CopyImageAction => make::copy,
     CreateImageAction => make::create,
