@@ -142,7 +142,10 @@ fn request(code: &mut String, name: &str, members: &Members) -> std::fmt::Result
     }
     writeln!(code, "        }})\n    }}\n}}")?;
     let nothing = if members.is_empty() { "_" } else { "" };
-    writeln!(code, "impl Left for {name} {{\n    fn left(&self, {nothing}path: &str) -> Option<String> {{\n        None")?;
+    writeln!(
+        code,
+        "impl Left for {name} {{\n    fn left(&self, {nothing}path: &str) -> Option<String> {{\n        None"
+    )?;
     for (member, (wire, ..)) in members {
         writeln!(code, "            .or_else(|| self.{}.left(&join(path, \"{wire}\")))", snake(member))?;
     }

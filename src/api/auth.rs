@@ -63,7 +63,9 @@ impl Auth {
         let Some(claim) = claim else {
             return match self.mode {
                 Mode::Any => Ok(Caller { scope: self.default.clone(), access_key: None, service: None }),
-                Mode::Verify => Err(ApiError::new("MissingAuthenticationToken", "Request is missing Authentication Token")),
+                Mode::Verify => {
+                    Err(ApiError::new("MissingAuthenticationToken", "Request is missing Authentication Token"))
+                }
             };
         };
         let known = (self.lookup)(&claim.access_key)?;
@@ -95,7 +97,7 @@ fn verified(request: &Signed<'_>, claim: &Claim, known: Option<Credentials>, now
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::sigv4::tests::{SECRET, AT, request};
+    use crate::api::sigv4::tests::{AT, SECRET, request};
 
     fn auth(mode: Mode, token: Option<&str>, expires: Option<i64>) -> Auth {
         let key = Credentials::for_tests("AKIAIOSFODNN7EXAMPLE", "210987654321", SECRET, token, expires);

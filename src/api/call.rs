@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::auth::Caller;
 use super::clouds::Clouds;
@@ -97,6 +99,12 @@ impl<R> DerefMut for Asked<R> {
 /// Reads a request's parameters, does what it asks for, and writes the answer.
 pub type Handler = fn(&mut Call<'_>, Fields) -> Result<String, ApiError>;
 
+/// How long a request waits for what is being done to a resource of its own. Clients take several snapshots of an instance's
+/// volumes at once, which EC2 lets them.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How often it looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// The way of an action.
 ///
 /// # Errors
@@ -111,10 +119,18 @@ pub fn run<A: Action>(
     if A::take_dry_run(&mut request) {
         return Err(ApiError::new("DryRunOperation", "Request would have succeeded, but DryRun flag is set."));
     }
-    let mut asked = Asked { request, is_ended: false };
-    let answer = handler(call, &mut asked)?;
-    debug_assert!(asked.is_ended, "{} passes over parameters in silence", A::NAME);
-    Ok(Xml::answer(A::NAME, ec2::NAMESPACE, call.request_id, &answer))
+    let began = Instant::now();
+    loop {
+        let mut asked = Asked { request: request.clone(), is_ended: false };
+        match handler(call, &mut asked) {
+            Ok(answer) => {
+                debug_assert!(asked.is_ended, "{} passes over parameters in silence", A::NAME);
+                return Ok(Xml::answer(A::NAME, ec2::NAMESPACE, call.request_id, &answer));
+            }
+            Err(error) if error.is_passing && began.elapsed() < PATIENCE => thread::sleep(LOOK_AGAIN),
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Actions of a room: each with its function.

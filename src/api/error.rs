@@ -13,12 +13,14 @@ pub struct ApiError {
     pub code: String,
     /// In words.
     pub message: String,
+    /// Whether it may be over in a moment: something else is being done to the same resource.
+    pub is_passing: bool,
 }
 
 impl ApiError {
     /// An error of this code.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self { code: code.into(), message: message.into(), is_passing: false }
     }
 
     /// A parameter that is needed is not there.
@@ -48,7 +50,10 @@ impl ApiError {
         match self.code.as_str() {
             "AuthFailure" if self.message.starts_with("Not authorized for") => 400,
             "AuthFailure" => 401,
-            "UnauthorizedOperation" | "MissingAuthenticationToken" | "SignatureDoesNotMatch" | "InvalidClientTokenId"
+            "UnauthorizedOperation"
+            | "MissingAuthenticationToken"
+            | "SignatureDoesNotMatch"
+            | "InvalidClientTokenId"
             | "AccessDeniedException" => 403,
             "ResourceNotFoundException" => 404,
             "DryRunOperation" => 412,
@@ -62,7 +67,8 @@ impl ApiError {
 
 impl From<CloudError> for ApiError {
     fn from(error: CloudError) -> Self {
-        Self::new(error.code(), error.to_string())
+        let is_passing = matches!(error, CloudError::Busy { .. });
+        Self { is_passing, ..Self::new(error.code(), error.to_string()) }
     }
 }
 

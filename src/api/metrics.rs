@@ -46,7 +46,9 @@ impl Metrics {
         for ((action, code), count) in &*self.requests.lock().unwrap_or_else(PoisonError::into_inner) {
             let _ = writeln!(text, "amiboot_requests_total{{action=\"{action}\",code=\"{code}\"}} {count}");
         }
-        text.push_str("# HELP amiboot_request_seconds How long answers took.\n# TYPE amiboot_request_seconds histogram\n");
+        text.push_str(
+            "# HELP amiboot_request_seconds How long answers took.\n# TYPE amiboot_request_seconds histogram\n",
+        );
         for (action, times) in &*self.times.lock().unwrap_or_else(PoisonError::into_inner) {
             let at = format!("action=\"{action}\"");
             for (bucket, bound) in times.buckets.iter().zip(BOUNDS) {

@@ -139,7 +139,9 @@ impl Service {
         let form = if request.method == "POST" { request.body.as_slice() } else { request.query.as_bytes() };
         let fields = match (request.method.as_str(), request.path.as_str()) {
             ("POST" | "GET", "/" | "") => Fields::parse(form).map_err(ApiError::from),
-            _ => Err(ApiError::new("InvalidAction", format!("There is nothing at {} {}", request.method, request.path))),
+            _ => {
+                Err(ApiError::new("InvalidAction", format!("There is nothing at {} {}", request.method, request.path)))
+            }
         };
         let done = fields.and_then(|mut fields| {
             told.action = fields.take_text("Action").unwrap_or_default();

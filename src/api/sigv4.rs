@@ -85,7 +85,8 @@ impl Signed<'_> {
         let rest = authorization.strip_prefix(ALGORITHM).filter(|rest| rest.starts_with(' '));
         let rest = rest.ok_or_else(|| incomplete("the Authorization header is not AWS4-HMAC-SHA256"))?;
         let find = |name: &str| rest.split(',').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('='));
-        let need = |name: &str| find(name).ok_or_else(|| incomplete(&format!("{name} is not in the Authorization header")));
+        let need =
+            |name: &str| find(name).ok_or_else(|| incomplete(&format!("{name} is not in the Authorization header")));
         let at = self.header("x-amz-date").ok_or_else(|| incomplete("X-Amz-Date is not there"))?;
         let claim = claim(need("Credential")?, need("SignedHeaders")?, need("Signature")?, at.to_owned())?;
         Ok(Claim { session_token: self.header("x-amz-security-token").map(str::to_owned), ..claim })
@@ -99,7 +100,8 @@ impl Signed<'_> {
         let age = now.saturating_sub(claim.at_ms);
         let oldest = claim.expires.map_or(MAX_SKEW, |seconds| seconds.saturating_mul(1000));
         if age > oldest || age < -MAX_SKEW {
-            let message = format!("Request has expired. Its timestamp is {}; here it is {}", claim.at, time::format(now));
+            let message =
+                format!("Request has expired. Its timestamp is {}; here it is {}", claim.at, time::format(now));
             return Err(ApiError::new("RequestExpired", message));
         }
         // Whose host and time are not signed could be sent by somebody else, elsewhere and later.
@@ -230,7 +232,8 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|char| char.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
+    let digits: Option<Vec<u8>> =
+        text.chars().map(|char| char.to_digit(16).and_then(|d| u8::try_from(d).ok())).collect();
     let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
     Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }

@@ -101,6 +101,14 @@ pub enum CloudError {
         /// Its state, and what would be needed.
         why: String,
     },
+    /// Something else works on it; when that is done, it may be possible.
+    #[error("{id}: it is {state}, and something else works on it; try again when that is done")]
+    Busy {
+        /// The resource.
+        id: Id,
+        /// Its state.
+        state: String,
+    },
     /// What these things cannot do.
     #[error("{0}")]
     Unsupported(String),
@@ -244,6 +252,9 @@ impl CloudError {
     pub fn code(&self) -> String {
         let code = match self {
             Self::Malformed { kind: Kind::SecurityGroup, .. } => "InvalidGroupId.Malformed",
+            Self::Malformed { kind: Kind::Volume, .. } => "InvalidVolumeID.Malformed",
+            Self::Malformed { kind: Kind::Snapshot, .. } => "InvalidSnapshotID.Malformed",
+            Self::Malformed { kind: Kind::NetworkInterface, .. } => "InvalidNetworkInterfaceId.Malformed",
             Self::Malformed { kind, .. } => return format!("{}.Malformed", kind.code()),
             Self::NotFound { kind, .. } => return format!("{}.NotFound", kind.code()),
             Self::Ambiguous { .. } => "InvalidParameterValue",
@@ -253,7 +264,7 @@ impl CloudError {
             Self::AttributeItem { .. } | Self::AttributeGroup { .. } => "InvalidAMIAttributeItemValue",
             Self::ImageProtected { .. } | Self::NotPermitted(_) => "OperationNotPermitted",
             Self::InstanceState { .. } => "IncorrectInstanceState",
-            Self::State { .. } => "IncorrectState",
+            Self::State { .. } | Self::Busy { .. } => "IncorrectState",
             Self::Unsupported(_) => "UnsupportedOperation",
             Self::Protected { .. } | Self::StopProtected { .. } => "OperationNotPermitted",
             Self::Mapping(_) => "InvalidBlockDeviceMapping",

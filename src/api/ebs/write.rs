@@ -39,8 +39,8 @@ struct Tag {
 }
 
 pub fn start(cloud: &mut Cloud, asked: &Asked<'_>) -> Result<HttpAnswer, ApiError> {
-    let start: Start =
-        serde_json::from_slice(&asked.request.body).map_err(|error| ApiError::value(format!("The request: {error}")))?;
+    let start: Start = serde_json::from_slice(&asked.request.body)
+        .map_err(|error| ApiError::value(format!("The request: {error}")))?;
     if start.encrypted == Some(true) || start.kms_key_arn.is_some() {
         return Err(ApiError::unsupported("Encrypted snapshots are not supported"));
     }
@@ -88,7 +88,10 @@ pub fn put(cloud: &mut Cloud, asked: &Asked<'_>) -> Result<HttpAnswer, ApiError>
     sha256(asked, "x-amz-checksum-algorithm")?;
     let said = asked.request.header("x-amz-data-length").and_then(|text| text.parse::<usize>().ok());
     if said.is_some_and(|length| length != body.len()) {
-        return Err(ApiError::new("INVALID_BLOCK", format!("The block has {} bytes, not what x-amz-Data-Length says", body.len())));
+        return Err(ApiError::new(
+            "INVALID_BLOCK",
+            format!("The block has {} bytes, not what x-amz-Data-Length says", body.len()),
+        ));
     }
     let digest = <[u8; 32]>::from(Sha256::digest(body));
     let given = asked.request.header("x-amz-checksum");
@@ -98,8 +101,7 @@ pub fn put(cloud: &mut Cloud, asked: &Asked<'_>) -> Result<HttpAnswer, ApiError>
     }
     cloud.put_snapshot_block(id, index, body, digest)?;
     let mut answer = json_answer(201, &json!({}));
-    answer.headers =
-        vec![("x-amz-checksum", checksum(&digest)), ("x-amz-checksum-algorithm", "SHA256".to_owned())];
+    answer.headers = vec![("x-amz-checksum", checksum(&digest)), ("x-amz-checksum-algorithm", "SHA256".to_owned())];
     Ok(answer)
 }
 

@@ -12,9 +12,8 @@ pub fn read(mapping: &mut [BlockDeviceMapping]) -> Result<Vec<BlockDevice>, ApiE
 fn read_one(entry: &mut BlockDeviceMapping) -> Result<BlockDevice, ApiError> {
     let device_name = entry.device_name.take().filter(|name| !name.is_empty());
     let device_name = device_name.ok_or_else(|| ApiError::missing("BlockDeviceMapping.N.DeviceName"))?;
-    let fail = |why: &str| {
-        ApiError::new("InvalidBlockDeviceMapping", format!("block device mapping of {device_name}: {why}"))
-    };
+    let fail =
+        |why: &str| ApiError::new("InvalidBlockDeviceMapping", format!("block device mapping of {device_name}: {why}"));
     let virtual_name = entry.virtual_name.take().filter(|name| !name.is_empty());
     // Any value says it, an empty one too.
     let target = match (entry.ebs.as_mut(), virtual_name, entry.no_device.take()) {
@@ -56,7 +55,8 @@ pub fn write(mapping: &[BlockDevice]) -> Vec<BlockDeviceMapping> {
 }
 
 fn write_one(entry: &BlockDevice) -> BlockDeviceMapping {
-    let mut answer = BlockDeviceMapping { device_name: Some(entry.device_name.clone()), ..BlockDeviceMapping::default() };
+    let mut answer =
+        BlockDeviceMapping { device_name: Some(entry.device_name.clone()), ..BlockDeviceMapping::default() };
     match &entry.target {
         Target::Ebs(ebs) => {
             answer.ebs = Some(EbsBlockDevice {

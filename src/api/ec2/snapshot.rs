@@ -117,10 +117,25 @@ fn create_all(
         .filter(|id| !without.contains(id))
         .collect();
     if volumes.is_empty() {
-        return Err(ApiError::value(format!("The instance '{}' has no volumes to take snapshots of", instance.instance_id)));
+        return Err(ApiError::value(format!(
+            "The instance '{}' has no volumes to take snapshots of",
+            instance.instance_id
+        )));
     }
     let info = |of: cloud::Snapshot| {
-        let Snapshot { description, tags, encrypted, volume_id, state, volume_size, start_time, progress, owner_id, snapshot_id, .. } = answer(&of);
+        let Snapshot {
+            description,
+            tags,
+            encrypted,
+            volume_id,
+            state,
+            volume_size,
+            start_time,
+            progress,
+            owner_id,
+            snapshot_id,
+            ..
+        } = answer(&of);
         SnapshotInfo {
             description,
             tags,
@@ -187,10 +202,7 @@ fn describe_attribute(
     Ok(answer)
 }
 
-fn modify_attribute(
-    call: &mut Call<'_>,
-    asked: &mut Asked<ModifySnapshotAttributeRequest>,
-) -> Result<Done, ApiError> {
+fn modify_attribute(call: &mut Call<'_>, asked: &mut Asked<ModifySnapshotAttributeRequest>) -> Result<Done, ApiError> {
     let id = id(&mut asked.snapshot_id)?;
     check_attribute(&mut asked.attribute)?;
     let permissions = asked.create_volume_permission.take().unwrap_or_default();

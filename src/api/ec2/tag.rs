@@ -8,8 +8,8 @@ use crate::api::error::ApiError;
 use crate::api::model::{
     CreateTagsRequest, DeleteTagsRequest, DescribeTagsRequest, DescribeTagsResult, Done, TagDescription,
 };
-use crate::cloud::tag::{Removal, Tags};
 use crate::cloud;
+use crate::cloud::tag::{Removal, Tags};
 
 actions! {
     CreateTagsAction => create,

@@ -71,7 +71,10 @@ fn claims_that_are_none_are_refused() {
     };
     assert_eq!(refused(&set("authorization", "Basic YTpi")), "IncompleteSignature");
     assert_eq!(refused(&set("authorization", "AWS4-HMAC-SHA256")), "IncompleteSignature");
-    assert_eq!(refused(&set("authorization", "AWS4-HMAC-SHA256 Credential=a/b/c/d, Signature=x")), "IncompleteSignature");
+    assert_eq!(
+        refused(&set("authorization", "AWS4-HMAC-SHA256 Credential=a/b/c/d, Signature=x")),
+        "IncompleteSignature"
+    );
     for date in ["", "2026-01-31", "20260131T235900", "20261331T235900Z", "２０260131T235900Z", "20260201T000000Z"] {
         assert_eq!(refused(&set("x-amz-date", date)), "IncompleteSignature", "{date}");
     }

@@ -194,7 +194,9 @@ fn insert(root: &mut BTreeMap<String, Node>, name: &str, value: String) -> Resul
             Ok(())
         }
         Entry::Occupied(entry) if matches!(entry.get(), Node::Fields(_)) && value.is_empty() => Ok(()),
-        Entry::Occupied(entry) if matches!(entry.get(), Node::Fields(_)) => Err(malformed("is a value and a structure")),
+        Entry::Occupied(entry) if matches!(entry.get(), Node::Fields(_)) => {
+            Err(malformed("is a value and a structure"))
+        }
         Entry::Occupied(_) => Err(malformed("is there twice")),
     }
 }

@@ -359,8 +359,7 @@ pub(in crate::cloud) fn check_idle(instance: &Instance) -> Result<(), CloudError
     if instance.operation.is_none() {
         return Ok(());
     }
-    let why = format!("it is {}, and something else works on it; try again when that is done", instance.state);
-    Err(CloudError::State { what: instance.instance_id.to_string(), why })
+    Err(CloudError::Busy { id: instance.instance_id.clone(), state: instance.state.clone() })
 }
 
 fn check_stop(instance: &Instance) -> Result<(), CloudError> {

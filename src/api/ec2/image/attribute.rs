@@ -46,7 +46,8 @@ pub fn describe(
         "ramdisk" => answer.ramdisk_id = value(image.ramdisk_id.map(|id| id.to_string())),
         "launchPermission" => {
             let who = call.cloud.launch_permissions(&id)?;
-            let all = who.is_public.then(|| LaunchPermission { group: Some("all".into()), ..LaunchPermission::default() });
+            let all =
+                who.is_public.then(|| LaunchPermission { group: Some("all".into()), ..LaunchPermission::default() });
             let account = |id| LaunchPermission { user_id: Some(id), ..LaunchPermission::default() };
             answer.launch_permissions = all.into_iter().chain(who.accounts.into_iter().map(account)).collect();
         }
@@ -98,7 +99,8 @@ pub fn modify(call: &mut Call<'_>, asked: &mut Asked<ModifyImageAttributeRequest
         Some(other) => return Err(ApiError::value(format!("Value ({other}) for parameter operationType is invalid."))),
     }
     let codes = take(&mut asked.product_codes);
-    if !matches!(attribute.as_deref(), None | Some("description" | "launchPermission" | "productCodes" | "imdsSupport")) {
+    if !matches!(attribute.as_deref(), None | Some("description" | "launchPermission" | "productCodes" | "imdsSupport"))
+    {
         return Err(unknown(attribute.as_deref().unwrap_or_default()));
     }
     permissions.add.retain(|one| one != &LaunchPermission::default());

@@ -9,7 +9,10 @@ use crate::api::error::ApiError;
 use crate::api::model::{DescribeImagesRequest, DescribeImagesResult, Image, ProductCode, StateReason};
 use crate::cloud::image::{self, ImageQuery};
 
-pub fn describe(call: &mut Call<'_>, asked: &mut Asked<DescribeImagesRequest>) -> Result<DescribeImagesResult, ApiError> {
+pub fn describe(
+    call: &mut Call<'_>,
+    asked: &mut Asked<DescribeImagesRequest>,
+) -> Result<DescribeImagesResult, ApiError> {
     let query = ImageQuery {
         ids: take(&mut asked.image_ids),
         owners: take(&mut asked.owners),
@@ -29,7 +32,10 @@ pub fn describe(call: &mut Call<'_>, asked: &mut Asked<DescribeImagesRequest>) -
 /// The kind of image whose id it may be.
 pub fn image_kind(id: &str) -> crate::cloud::Kind {
     use crate::cloud::Kind;
-    [Kind::KernelImage, Kind::RamdiskImage].into_iter().find(|kind| id.starts_with(kind.prefix())).unwrap_or(Kind::Image)
+    [Kind::KernelImage, Kind::RamdiskImage]
+        .into_iter()
+        .find(|kind| id.starts_with(kind.prefix()))
+        .unwrap_or(Kind::Image)
 }
 
 /// An image as answers show it.

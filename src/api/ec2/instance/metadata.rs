@@ -35,7 +35,9 @@ fn switch(value: &mut Option<String>, parameter: &str, yes: &str, no: &str) -> R
 
 fn hop_limit(value: Option<i64>) -> Result<Option<u8>, ApiError> {
     let wrong = |value: i64| {
-        ApiError::value(format!("Value ({value}) for parameter HttpPutResponseHopLimit is invalid. It is from 1 to 64."))
+        ApiError::value(format!(
+            "Value ({value}) for parameter HttpPutResponseHopLimit is invalid. It is from 1 to 64."
+        ))
     };
     value.map(|value| u8::try_from(value).map_err(|_| wrong(value))).transpose()
 }

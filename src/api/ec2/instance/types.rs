@@ -131,7 +131,10 @@ pub fn offerings(
         location_type: Some(location_type.clone()),
         location: Some(location),
     };
-    Ok(DescribeInstanceTypeOfferingsResult { instance_type_offerings: found.into_iter().map(offering).collect(), next_token })
+    Ok(DescribeInstanceTypeOfferingsResult {
+        instance_type_offerings: found.into_iter().map(offering).collect(),
+        next_token,
+    })
 }
 
 fn passes(filters: &[Filter], kind: &str, location: &str) -> Result<bool, ApiError> {

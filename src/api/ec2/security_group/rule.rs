@@ -3,8 +3,8 @@
 use std::mem::take;
 
 use super::super::parts::{check_ids, filters, need, page, tags, tags_for, text};
-use super::permission::{self, Flat};
 use super::group_of;
+use super::permission::{self, Flat};
 use crate::api::call::{Asked, Call};
 use crate::api::error::ApiError;
 use crate::api::model::{

@@ -30,7 +30,8 @@ fn lists_are_in_the_order_of_their_numbers_and_may_have_gaps() {
 #[test]
 fn what_is_empty_is_as_good_as_absent() {
     let request: RunInstancesRequest =
-        read("SubnetId=&UserData=&IamInstanceProfile.Name=&Placement.AvailabilityZone=&Placement=&BlockDeviceMapping=").unwrap();
+        read("SubnetId=&UserData=&IamInstanceProfile.Name=&Placement.AvailabilityZone=&Placement=&BlockDeviceMapping=")
+            .unwrap();
     assert_eq!(request.left(""), None);
     assert!(request.block_device_mappings.is_empty());
 }
@@ -38,7 +39,8 @@ fn what_is_empty_is_as_good_as_absent() {
 #[test]
 fn what_nobody_read_is_named() {
     let mut request: RunInstancesRequest =
-        read("ImageId=ami-1&EbsOptimized=false&BlockDeviceMapping.1.DeviceName=a&BlockDeviceMapping.2.Ebs.KmsKeyId=k").unwrap();
+        read("ImageId=ami-1&EbsOptimized=false&BlockDeviceMapping.1.DeviceName=a&BlockDeviceMapping.2.Ebs.KmsKeyId=k")
+            .unwrap();
     request.image_id = None;
     request.block_device_mappings[0].device_name = None;
     assert_eq!(request.left("").as_deref(), Some("BlockDeviceMapping.2.Ebs.KmsKeyId"));
@@ -47,7 +49,10 @@ fn what_nobody_read_is_named() {
 #[test]
 fn what_ec2_does_not_have_is_named() {
     let error = read::<TagSpecification>("ResourceType=x&Tag.1.Key=a&Tag.1.Colour.Red=b").unwrap_err();
-    assert_eq!((error.code(), error.to_string().as_str()), ("UnknownParameter", "The parameter Tag.1.Colour.Red is not recognized"));
+    assert_eq!(
+        (error.code(), error.to_string().as_str()),
+        ("UnknownParameter", "The parameter Tag.1.Colour.Red is not recognized")
+    );
 }
 
 #[test]
