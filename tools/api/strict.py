@@ -11,10 +11,10 @@ import sys
 import time
 import traceback
 
-from checks import images, instances, names, network, volumes
+from checks import direct, images, instances, names, network, protocol, signatures, volumes
 from checks.serving import World
 
-ROOMS = [names, network, volumes, images, instances]
+ROOMS = [protocol, signatures, names, network, volumes, images, instances, direct]
 ACTIONS = os.path.join(os.path.dirname(__file__), "../../resources/ec2/actions.txt")
 # Actions that are known and cannot be done, and what they answer.
 NEVER = {

@@ -25,7 +25,7 @@ WAIT = {"Delay": DELAY, "MaxAttempts": int(PATIENCE / DELAY)}
 # The status that goes with a code, where it is not 400.
 STATUS = {
     "DryRunOperation": 412, "AuthFailure": 401, "UnauthorizedOperation": 403, "SignatureDoesNotMatch": 403,
-    "MissingAuthenticationToken": 403,
+    "MissingAuthenticationToken": 403, "AccessDeniedException": 403,
 }
 
 
@@ -48,12 +48,16 @@ class Server:
         self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True)
         self.reader.start()
 
-    def run(self, *arguments):
-        """A command on the same catalogue; what it says, as JSON."""
-        done = subprocess.run([self.amiboot, *arguments, "--json"], env=self.environment, capture_output=True, text=True)
+    def command(self, *arguments):
+        """A command on the same catalogue; what it prints."""
+        done = subprocess.run([self.amiboot, *arguments], env=self.environment, capture_output=True, text=True)
         if done.returncode:
             raise AssertionError(f"{arguments}: {done.stderr}")
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        return done.stdout
+
+    def run(self, *arguments):
+        """The same, as JSON."""
+        return json.loads(self.command(*arguments, "--json"))
 
     def close(self):
         self.process.send_signal(signal.SIGTERM)
@@ -77,6 +81,8 @@ class World:
         # Actions of EC2 that were answered, and the codes of the errors of each.
         self.done, self.errors = set(), {}
         self.accounts = 100000000000
+        # Models of services are read once.
+        self.session = boto3.session.Session()
 
     def __enter__(self):
         return self
@@ -96,11 +102,11 @@ class World:
         return str(self.accounts)
 
     def client(self, account, region=REGION, service="ec2", **more):
-        """A client whose every answer is compared with its shape."""
+        """A client whose every answer is compared with its shape. What is not said otherwise is that no key is needed."""
         config = Config(retries={"total_max_attempts": 1}, read_timeout=PATIENCE, **more.pop("config", {}))
         keys = {"aws_access_key_id": account, "aws_secret_access_key": "any"} | more.pop("keys", {})
         options = {"endpoint_url": self.server.url, "region_name": region, "config": config} | keys | more
-        client = boto3.session.Session().client(service, **options)
+        client = self.session.client(service, **options)
         client.meta.events.register(f"before-parse.{service}.*", self.look)
         return client
 
