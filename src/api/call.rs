@@ -1,6 +1,7 @@
 //! A request on its way to the action that it asks for.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::ops::{Deref, DerefMut};
 use std::sync::mpsc;
 use std::sync::{Arc, LazyLock};
@@ -13,7 +14,7 @@ use super::error::ApiError;
 use super::model::Action;
 use super::wire::parameters::{Fields, FromParameters, Left};
 use super::wire::xml::Xml;
-use super::{background::Background, ec2};
+use super::{background::Background, ec2, public};
 use crate::cloud::{Cloud, CloudError, Id, Instance, Kind};
 
 /// What a handler works with.
@@ -24,9 +25,24 @@ pub struct Call<'a> {
     pub request_id: &'a str,
     clouds: &'a Arc<Clouds>,
     background: &'a Background,
+    /// Whether instances have [public addresses](super::public).
+    has_public: bool,
 }
 
 impl Call<'_> {
+    /// Whether running instances have [public addresses](super::public).
+    #[must_use]
+    pub fn has_public_addresses(&self) -> bool {
+        self.has_public
+    }
+
+    /// The public address of an instance, while it runs.
+    #[must_use]
+    pub fn public_address(&self, instance: &Instance) -> Option<Ipv4Addr> {
+        let interface = instance.network_interface.as_ref().filter(|_| self.has_public && instance.has_machine())?;
+        public::address_of(interface.private_ip_address)
+    }
+
     /// An instance of the caller's, by its whole id.
     ///
     /// # Errors
@@ -59,6 +75,29 @@ impl Call<'_> {
             }
         })?;
         news.recv().unwrap_or_else(|_| Err(ApiError::new("InternalError", "the work ended without a word")))
+    }
+}
+
+/// How long a request waits for what else works on its instances or volumes: EC2 takes such requests at once, and does one
+/// after the other.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it looks whether that is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Does what may have to wait until something else is done with the same instance or volume.
+///
+/// # Errors
+/// What `work` says; `IncorrectState` where it has to wait for too long.
+pub fn patiently<T>(
+    cloud: &mut Cloud,
+    mut work: impl FnMut(&mut Cloud) -> Result<T, CloudError>,
+) -> Result<T, CloudError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match work(cloud) {
+            Err(CloudError::Busy { .. }) if Instant::now() < deadline => thread::sleep(LOOK_AGAIN),
+            done => return done,
+        }
     }
 }
 
@@ -99,12 +138,6 @@ impl<R> DerefMut for Asked<R> {
 /// Reads a request's parameters, does what it asks for, and writes the answer.
 pub type Handler = fn(&mut Call<'_>, Fields) -> Result<String, ApiError>;
 
-/// How long a request waits for what is being done to a resource of its own. Clients take several snapshots of an instance's
-/// volumes at once, which EC2 lets them.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// How often it looks.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
 /// The way of an action.
 ///
 /// # Errors
@@ -119,18 +152,10 @@ pub fn run<A: Action>(
     if A::take_dry_run(&mut request) {
         return Err(ApiError::new("DryRunOperation", "Request would have succeeded, but DryRun flag is set."));
     }
-    let began = Instant::now();
-    loop {
-        let mut asked = Asked { request: request.clone(), is_ended: false };
-        match handler(call, &mut asked) {
-            Ok(answer) => {
-                debug_assert!(asked.is_ended, "{} passes over parameters in silence", A::NAME);
-                return Ok(Xml::answer(A::NAME, ec2::NAMESPACE, call.request_id, &answer));
-            }
-            Err(error) if error.is_passing && began.elapsed() < PATIENCE => thread::sleep(LOOK_AGAIN),
-            Err(error) => return Err(error),
-        }
-    }
+    let mut asked = Asked { request, is_ended: false };
+    let answer = handler(call, &mut asked)?;
+    debug_assert!(asked.is_ended, "{} passes over parameters in silence", A::NAME);
+    Ok(Xml::answer(A::NAME, ec2::NAMESPACE, call.request_id, &answer))
 }
 
 /// Actions of a room: each with its function.
@@ -161,6 +186,7 @@ pub fn is_action(name: &str) -> bool {
 pub fn dispatch(
     clouds: &Arc<Clouds>,
     background: &Background,
+    has_public: bool,
     caller: &Caller,
     request_id: &str,
     action: &str,
@@ -169,5 +195,5 @@ pub fn dispatch(
     let Some(handler) = HANDLERS.get(action) else {
         return Err(ApiError::new("InvalidAction", format!("The action {action} is not valid for this web service.")));
     };
-    clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, clouds, background }, fields))
+    clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, clouds, background, has_public }, fields))
 }

@@ -13,14 +13,12 @@ pub struct ApiError {
     pub code: String,
     /// In words.
     pub message: String,
-    /// Whether it may be over in a moment: something else is being done to the same resource.
-    pub is_passing: bool,
 }
 
 impl ApiError {
     /// An error of this code.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), is_passing: false }
+        Self { code: code.into(), message: message.into() }
     }
 
     /// A parameter that is needed is not there.
@@ -67,8 +65,7 @@ impl ApiError {
 
 impl From<CloudError> for ApiError {
     fn from(error: CloudError) -> Self {
-        let is_passing = matches!(error, CloudError::Busy { .. });
-        Self { is_passing, ..Self::new(error.code(), error.to_string()) }
+        Self::new(error.code(), error.to_string())
     }
 }
 

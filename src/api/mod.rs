@@ -2,7 +2,7 @@
 //!
 //! A request comes in by [`server`], is read to its end, and given to the [`service`]: that finds out [who asks](auth), reads
 //! the form by [`wire`] and hands it to the [action's](call) function in [`ec2`], which speaks to [`crate::cloud`]. Requests
-//! and answers have the types of [`model`].
+//! and answers have the types of [`model`]. Instances are reached at [public] addresses.
 
 pub mod auth;
 pub mod background;
@@ -13,6 +13,7 @@ pub mod ec2;
 pub mod error;
 pub mod metrics;
 pub mod model;
+pub mod public;
 pub mod server;
 pub mod service;
 pub mod sigv4;

@@ -14,7 +14,7 @@ pub trait Action {
     /// Its name.
     const NAME: &'static str;
     /// What is asked.
-    type Request: FromParameters + Left + Clone;
+    type Request: FromParameters + Left;
     /// What is answered.
     type Answer: ToXml;
 

@@ -85,13 +85,33 @@ pub struct Service {
     keys: Arc<Mutex<AccessKeys>>,
     background: Background,
     metrics: Metrics,
+    has_public: bool,
 }
 
 impl Service {
     /// On these catalogues, by these rules.
     #[must_use]
     pub fn new(clouds: Clouds, auth: Auth, keys: Arc<Mutex<AccessKeys>>) -> Self {
-        Self { clouds: Arc::new(clouds), auth, keys, background: Background::default(), metrics: Metrics::default() }
+        Self {
+            clouds: Arc::new(clouds),
+            auth,
+            keys,
+            background: Background::default(),
+            metrics: Metrics::default(),
+            has_public: false,
+        }
+    }
+
+    /// The same, whose running instances are told to have [public addresses](super::public).
+    #[must_use]
+    pub fn with_public_addresses(self) -> Self {
+        Self { has_public: true, ..self }
+    }
+
+    /// The catalogues.
+    #[must_use]
+    pub fn clouds(&self) -> &Arc<Clouds> {
+        &self.clouds
     }
 
     /// Work that goes on after its answer.
@@ -156,7 +176,7 @@ impl Service {
         let done = done.and_then(|(fields, caller)| match told.action.as_str() {
             "" => Err(ApiError::new("MissingAction", "The request must contain the parameter Action")),
             action if is_sts => sts::dispatch(&self.keys, &caller, id, action, fields),
-            action => call::dispatch(&self.clouds, &self.background, &caller, id, action, fields),
+            action => call::dispatch(&self.clouds, &self.background, self.has_public, &caller, id, action, fields),
         });
         match done {
             Ok(xml) => HttpAnswer::new(200, "text/xml;charset=UTF-8", xml),

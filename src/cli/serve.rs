@@ -13,6 +13,7 @@ use super::scope::{ScopeArgs, told};
 use super::{CliError, Usage, output};
 use crate::api::auth::{Auth, Mode};
 use crate::api::clouds::Clouds;
+use crate::api::public;
 use crate::api::server::{self, Tls};
 use crate::api::service::Service;
 use crate::cloud::access_key::AccessKeys;
@@ -77,6 +78,11 @@ pub struct ServeArgs {
     #[arg(long, value_enum, default_value = "machines")]
     backend: BackendArg,
 
+    /// Gives running instances no addresses on this host's loopback, at which the TCP ports answer that their security
+    /// groups open
+    #[arg(long)]
+    no_public_addresses: bool,
+
     /// No line for each request
     #[arg(long)]
     quiet: bool,
@@ -102,7 +108,10 @@ impl ServeArgs {
             IpAddr::V6(address) => address.is_loopback(),
         };
         if mode == Mode::Any && !is_loopback {
-            let message = format!("{} can be reached by others: it needs --auth verify, and keys (amiboot access-key create)", self.listen);
+            let message = format!(
+                "{} can be reached by others: it needs --auth verify, and keys (amiboot access-key create)",
+                self.listen
+            );
             return Err(Usage(message).into());
         }
         let tls = match (&self.tls_certificate, &self.tls_key) {
@@ -112,7 +121,11 @@ impl ServeArgs {
         let known = keys.clone();
         let lookup = move |id: &str| known.lock().unwrap_or_else(PoisonError::into_inner).find(id);
         let auth = Auth::new(mode, scope, Box::new(lookup));
-        let service = Arc::new(Service::new(Clouds::new(home, self.backend.into()), auth, keys));
+        let mut service = Service::new(Clouds::new(home, self.backend.into()), auth, keys);
+        if !self.no_public_addresses {
+            service = service.with_public_addresses();
+        }
+        let service = Arc::new(service);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -160,7 +173,13 @@ impl ServeArgs {
                 output::note(&format!("{} {line}", time::format(time::now())));
             }
         });
-        server::serve(service, listening, tls, log, ended).await;
+        let public = async {
+            if !self.no_public_addresses {
+                let scope = self.scope.scope().unwrap_or_default();
+                public::keep(service.clouds().clone(), scope, log.clone(), ended.clone()).await;
+            }
+        };
+        tokio::join!(server::serve(service.clone(), listening, tls, log.clone(), ended.clone()), public);
         Ok(())
     }
 }

@@ -93,6 +93,14 @@ pub enum CloudError {
         /// What was asked for, as in `stopped`.
         verb: &'static str,
     },
+    /// Something else works on it; it can be done afterwards.
+    #[error("{what}: it is {state}, and something else works on it; try again when that is done")]
+    Busy {
+        /// The instance or the volume.
+        what: String,
+        /// Its state.
+        state: String,
+    },
     /// Something else is in no state for that.
     #[error("{what}: {why}")]
     State {
@@ -100,14 +108,6 @@ pub enum CloudError {
         what: String,
         /// Its state, and what would be needed.
         why: String,
-    },
-    /// Something else works on it; when that is done, it may be possible.
-    #[error("{id}: it is {state}, and something else works on it; try again when that is done")]
-    Busy {
-        /// The resource.
-        id: Id,
-        /// Its state.
-        state: String,
     },
     /// What these things cannot do.
     #[error("{0}")]
@@ -297,7 +297,9 @@ impl CloudError {
     pub fn mend(&self) -> Option<String> {
         let mend = match self {
             Self::Malformed { kind, .. } => format!("an id is {} and 17 hexadecimal digits", kind.prefix()),
-            Self::NotFound { kind, .. } => format!("see those there are: amiboot {} ls", kind.noun()),
+            Self::NotFound { kind, .. } if kind.has_command() => {
+                format!("see those there are: amiboot {} ls", kind.noun())
+            }
             Self::Ambiguous { .. } => "give more of the id".into(),
             Self::NameInUse { .. } => "give another --name, or deregister that image".into(),
             Self::NameMalformed { name } => format!("{name:?} is none: give another --name"),

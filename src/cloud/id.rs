@@ -113,6 +113,21 @@ impl Kind {
             Self::StoreImageTask => "store image task",
         }
     }
+
+    /// Whether the command line has a noun for it, [`Kind::noun`].
+    #[must_use]
+    pub fn has_command(self) -> bool {
+        matches!(
+            self,
+            Self::Image
+                | Self::KernelImage
+                | Self::RamdiskImage
+                | Self::Instance
+                | Self::Volume
+                | Self::Snapshot
+                | Self::KeyPair
+        )
+    }
 }
 
 /// An identifier.

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 mod default;
 pub mod group;
 mod interface;
+mod open_ports;
 mod place;
 mod vpc;
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 pub use default::DEFAULT_VPC;
 pub(super) use interface::{of_all, of_instance};
+pub use open_ports::OpenInstance;
 pub(super) use place::{Place, Wanted, set_groups};
 pub use vpc::{Subnet, Vpc};
 

@@ -440,5 +440,5 @@ pub(super) fn check_idle(volume: &Volume) -> Result<(), CloudError> {
     if volume.operation.is_none() && volume.state != "creating" {
         return Ok(());
     }
-    Err(CloudError::Busy { id: volume.volume_id.clone(), state: volume.state.clone() })
+    Err(CloudError::Busy { what: volume.volume_id.to_string(), state: volume.state.clone() })
 }

@@ -326,7 +326,9 @@ impl CloudWorld {
             "SELECT id FROM volumes WHERE (state = 'in-use') <> EXISTS (SELECT 1 FROM attachments WHERE volume = volumes.id)",
             "SELECT volume FROM attachments JOIN instances ON id = instance WHERE instances.state = 'terminated'",
             "SELECT resource FROM tags WHERE resource NOT IN (SELECT id FROM images UNION SELECT id FROM snapshots
-                 UNION SELECT id FROM volumes UNION SELECT id FROM instances)",
+                 UNION SELECT id FROM volumes UNION SELECT id FROM instances UNION SELECT id FROM key_pairs
+                 UNION SELECT id FROM vpcs UNION SELECT id FROM subnets UNION SELECT id FROM security_groups
+                 UNION SELECT id FROM security_group_rules UNION SELECT id FROM interfaces)",
             "SELECT images.id || ' ' || json_extract(entry.value, '$.ebs.snapshot_id')
                  FROM images, json_each(images.mapping) AS entry WHERE images.state = 'available'
                  AND json_extract(entry.value, '$.ebs.snapshot_id') NOT IN (SELECT id FROM snapshots)",

@@ -3,7 +3,7 @@
 use std::mem::take;
 
 use super::parts::{check_id, check_ids, check_page, count, filters, moment, need, only, page, tags, tags_for, text};
-use crate::api::call::{Asked, Call, actions};
+use crate::api::call::{Asked, Call, actions, patiently};
 use crate::api::error::ApiError;
 use crate::api::model::{
     CopySnapshotRequest, CopySnapshotResult, CreateSnapshotRequest, CreateSnapshotsRequest, CreateSnapshotsResult,
@@ -81,7 +81,7 @@ fn begin(
 ) -> Result<Vec<cloud::Snapshot>, ApiError> {
     call.begin(move |cloud, begun| {
         let mut tell = |all: &Vec<cloud::Snapshot>| begun(all.clone());
-        cloud.create_snapshots_with(&volumes, &description, &tags, &mut tell).map(drop)
+        patiently(cloud, |cloud| cloud.create_snapshots_with(&volumes, &description, &tags, &mut tell).map(drop))
     })
 }
 

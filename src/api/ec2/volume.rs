@@ -6,7 +6,7 @@ use super::parts::{
     check_id, check_ids, check_page, count, filters, moment, natural, need, only, own_filters, page, passes, tags,
     tags_for, text,
 };
-use crate::api::call::{Asked, Call, actions};
+use crate::api::call::{Asked, Call, actions, patiently};
 use crate::api::error::ApiError;
 use crate::api::model::{
     AttachVolumeRequest, AttributeBooleanValue, CreateVolumeRequest, DeleteVolumeRequest,
@@ -173,7 +173,7 @@ fn status(
 fn delete(call: &mut Call<'_>, asked: &mut Asked<DeleteVolumeRequest>) -> Result<Done, ApiError> {
     let id = id(&mut asked.volume_id)?;
     asked.end()?;
-    call.cloud.delete_volume(&id)?;
+    patiently(call.cloud, |cloud| cloud.delete_volume(&id))?;
     Ok(Done)
 }
 
@@ -183,7 +183,7 @@ fn attach(call: &mut Call<'_>, asked: &mut Asked<AttachVolumeRequest>) -> Result
     let device = need(text(&mut asked.device), "Device")?;
     asked.end()?;
     check_id(Kind::Instance, &instance)?;
-    Ok(attachment(&call.cloud.attach_volume(&id, &instance, &device)?))
+    Ok(attachment(&patiently(call.cloud, |cloud| cloud.attach_volume(&id, &instance, &device))?))
 }
 
 fn detach(call: &mut Call<'_>, asked: &mut Asked<DetachVolumeRequest>) -> Result<VolumeAttachment, ApiError> {
@@ -198,7 +198,7 @@ fn detach(call: &mut Call<'_>, asked: &mut Asked<DetachVolumeRequest>) -> Result
             return Err(ApiError::new("InvalidAttachment.NotFound", message));
         }
     }
-    Ok(attachment(&call.cloud.detach_volume(&id, instance.as_deref(), force)?))
+    Ok(attachment(&patiently(call.cloud, |cloud| cloud.detach_volume(&id, instance.as_deref(), force))?))
 }
 
 fn modify(call: &mut Call<'_>, asked: &mut Asked<ModifyVolumeRequest>) -> Result<ModifyVolumeResult, ApiError> {
@@ -210,7 +210,7 @@ fn modify(call: &mut Call<'_>, asked: &mut Asked<ModifyVolumeRequest>) -> Result
         throughput: natural(asked.throughput.take(), "Throughput")?,
     };
     asked.end()?;
-    let modification = call.cloud.modify_volume(&id, &change)?;
+    let modification = patiently(call.cloud, |cloud| cloud.modify_volume(&id, &change))?;
     Ok(ModifyVolumeResult { volume_modification: Some(modification_answer(&modification)) })
 }
 

@@ -125,7 +125,8 @@ async fn answer(service: Arc<Service>, request: Request<Incoming>, log: &Log) ->
         Err(_) => return response(HttpAnswer::new(408, "text/plain", "the body did not come in time\n")),
     };
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).trim().to_owned();
-    let mut headers: Vec<_> = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    let mut headers: Vec<_> =
+        head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
     // HTTP/1.1 with an absolute address, as proxies send it.
     if let (Some(authority), false) = (head.uri.authority(), head.headers.contains_key("host")) {
         headers.push(("host".into(), authority.to_string()));
@@ -149,10 +150,8 @@ async fn answer(service: Arc<Service>, request: Request<Incoming>, log: &Log) ->
 
 /// A line of the log.
 fn line(answer: &HttpAnswer, told: &Told, took: Duration) -> String {
-    let (account, region) = told
-        .caller
-        .as_ref()
-        .map_or(("-", "-"), |caller| (caller.scope.account.as_str(), caller.scope.region.as_str()));
+    let (account, region) =
+        told.caller.as_ref().map_or(("-", "-"), |caller| (caller.scope.account.as_str(), caller.scope.region.as_str()));
     let error = told.error.as_deref().map(|code| format!(" {code}")).unwrap_or_default();
     let (action, id, status) = (&told.action, &told.request_id, answer.status);
     format!("{account} {region} {action} {status}{error} {:.1} ms {id}", took.as_secs_f64() * 1000.0)

@@ -359,7 +359,7 @@ pub(in crate::cloud) fn check_idle(instance: &Instance) -> Result<(), CloudError
     if instance.operation.is_none() {
         return Ok(());
     }
-    Err(CloudError::Busy { id: instance.instance_id.clone(), state: instance.state.clone() })
+    Err(CloudError::Busy { what: instance.instance_id.to_string(), state: instance.state.clone() })
 }
 
 fn check_stop(instance: &Instance) -> Result<(), CloudError> {

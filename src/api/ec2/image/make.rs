@@ -3,7 +3,7 @@
 use super::super::mapping;
 use super::super::parts::{check_id, need, only, tags_for, tags_for_all, text};
 use super::list::image_kind;
-use crate::api::call::{Asked, Call};
+use crate::api::call::{Asked, Call, patiently};
 use crate::api::error::ApiError;
 use crate::api::model::{
     CopyImageRequest, CopyImageResult, CreateImageRequest, CreateImageResult, DeleteSnapshotReturnCode,
@@ -28,7 +28,8 @@ pub fn create(call: &mut Call<'_>, asked: &mut Asked<CreateImageRequest>) -> Res
     asked.end()?;
     check_id(Kind::Instance, &request.instance)?;
     let image = call.begin(move |cloud, begun| {
-        cloud.create_image_with(&request, &mut |image: &Image| begun(image.image_id.to_string())).map(drop)
+        let mut tell = |image: &Image| begun(image.image_id.to_string());
+        patiently(cloud, |cloud| cloud.create_image_with(&request, &mut tell).map(drop))
     })?;
     Ok(CreateImageResult { image_id: Some(image) })
 }

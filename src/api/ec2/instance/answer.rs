@@ -2,6 +2,7 @@
 
 use super::super::parts::{moment, tags};
 use super::metadata;
+use crate::api::call::Call;
 use crate::api::model::{
     CpuOptions, EbsInstanceBlockDevice, EnclaveOptions, GroupIdentifier, HibernationOptions, Instance,
     InstanceBlockDeviceMapping, InstanceMaintenanceOptions, InstanceNetworkInterface,
@@ -25,7 +26,7 @@ pub fn state(name: &str) -> InstanceState {
 }
 
 /// Instances in their reservations, in the order in which they come.
-pub fn reservations(instances: &[cloud::Instance]) -> Vec<Reservation> {
+pub fn reservations(call: &Call<'_>, instances: &[cloud::Instance]) -> Vec<Reservation> {
     let mut reservations: Vec<Reservation> = Vec::new();
     for instance in instances {
         let id = instance.reservation_id.as_str();
@@ -34,18 +35,18 @@ pub fn reservations(instances: &[cloud::Instance]) -> Vec<Reservation> {
             reservations.push(Reservation {
                 reservation_id: Some(id.to_owned()),
                 owner_id: Some(instance.owner_id.clone()),
-                instances: vec![self::instance(instance)],
+                instances: vec![self::instance(call, instance)],
                 ..Reservation::default()
             });
             continue;
         };
-        reservation.instances.push(self::instance(instance));
+        reservation.instances.push(self::instance(call, instance));
     }
     reservations
 }
 
 /// An instance.
-pub fn instance(of: &cloud::Instance) -> Instance {
+pub fn instance(call: &Call<'_>, of: &cloud::Instance) -> Instance {
     let some = |text: &str| Some(text.to_owned());
     let interface = of.network_interface.as_ref();
     let reason = of.state_reason.as_ref();
@@ -86,6 +87,7 @@ pub fn instance(of: &cloud::Instance) -> Instance {
         usage_operation: some(of.usage_operation()),
         private_ip_address: interface.map(|interface| interface.private_ip_address.to_string()),
         private_dns_name: Some(interface.map(|interface| interface.private_dns_name.clone()).unwrap_or_default()),
+        public_ip_address: call.public_address(of).map(|address| address.to_string()),
         public_dns_name: some(""),
         vpc_id: interface.map(|interface| interface.vpc_id.to_string()),
         subnet_id: interface.map(|interface| interface.subnet_id.to_string()),

@@ -6,7 +6,7 @@ use base64ct::{Base64, Encoding};
 
 use super::super::parts::{need, only, text};
 use super::answer::{groups, mapping};
-use crate::api::call::{Asked, Call};
+use crate::api::call::{Asked, Call, patiently};
 use crate::api::error::ApiError;
 use crate::api::model::{
     AttributeBooleanValue, AttributeValue, DescribeInstanceAttributeRequest, Done, EnclaveOptions, InstanceAttribute,
@@ -104,9 +104,9 @@ pub fn modify(call: &mut Call<'_>, asked: &mut Asked<ModifyInstanceAttributeRequ
     }
     asked.end()?;
     if !devices.is_empty() {
-        call.cloud.set_delete_on_termination(&id, &devices)?;
+        patiently(call.cloud, |cloud| cloud.set_delete_on_termination(&id, &devices))?;
     }
-    call.cloud.modify_instance(&id, &change)?;
+    patiently(call.cloud, |cloud| cloud.modify_instance(&id, &change))?;
     Ok(Done)
 }
 

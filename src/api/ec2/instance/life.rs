@@ -4,7 +4,7 @@ use std::mem::take;
 
 use super::super::parts::check_ids;
 use super::answer::state;
-use crate::api::call::{Asked, Call};
+use crate::api::call::{Asked, Call, patiently};
 use crate::api::error::ApiError;
 use crate::api::model::{
     Done, InstanceStateChange, RebootInstancesRequest, StartInstancesRequest, StartInstancesResult,
@@ -29,14 +29,18 @@ fn changes(changes: Vec<StateChange>) -> Vec<InstanceStateChange> {
 pub fn start(call: &mut Call<'_>, asked: &mut Asked<StartInstancesRequest>) -> Result<StartInstancesResult, ApiError> {
     let ids = some(take(&mut asked.instance_ids))?;
     asked.end()?;
-    Ok(StartInstancesResult { starting_instances: changes(call.cloud.start_instances(&ids)?) })
+    Ok(StartInstancesResult {
+        starting_instances: changes(patiently(call.cloud, |cloud| cloud.start_instances(&ids))?),
+    })
 }
 
 pub fn stop(call: &mut Call<'_>, asked: &mut Asked<StopInstancesRequest>) -> Result<StopInstancesResult, ApiError> {
     let ids = some(take(&mut asked.instance_ids))?;
     let request = how(asked.force.take(), asked.skip_os_shutdown.take());
     asked.end()?;
-    Ok(StopInstancesResult { stopping_instances: changes(call.cloud.stop_instances(&ids, request)?) })
+    Ok(StopInstancesResult {
+        stopping_instances: changes(patiently(call.cloud, |cloud| cloud.stop_instances(&ids, request))?),
+    })
 }
 
 pub fn terminate(
@@ -46,7 +50,9 @@ pub fn terminate(
     let ids = some(take(&mut asked.instance_ids))?;
     let request = how(asked.force.take(), asked.skip_os_shutdown.take());
     asked.end()?;
-    Ok(TerminateInstancesResult { terminating_instances: changes(call.cloud.terminate_instances(&ids, request)?) })
+    Ok(TerminateInstancesResult {
+        terminating_instances: changes(patiently(call.cloud, |cloud| cloud.terminate_instances(&ids, request))?),
+    })
 }
 
 /// Whether the guest is to be left out of it.
@@ -57,5 +63,7 @@ fn how(force: Option<bool>, skip_os_shutdown: Option<bool>) -> StopRequest {
 pub fn reboot(call: &mut Call<'_>, asked: &mut Asked<RebootInstancesRequest>) -> Result<Done, ApiError> {
     let ids = some(take(&mut asked.instance_ids))?;
     asked.end()?;
-    call.begin(move |cloud, begun| cloud.reboot_instances_with(&ids, StopRequest::default(), &mut |_| begun(Done)))
+    call.begin(move |cloud, begun| {
+        patiently(cloud, |cloud| cloud.reboot_instances_with(&ids, StopRequest::default(), &mut |_| begun(Done)))
+    })
 }

@@ -38,7 +38,7 @@ pub fn describe(
     check_page(&ids, max_results, "instancesSet")?;
     let found = call.cloud.describe_instances(&ids, &filters)?;
     let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
-    Ok(DescribeInstancesResult { reservations: reservations(&found), next_token })
+    Ok(DescribeInstancesResult { reservations: reservations(call, &found), next_token })
 }
 
 pub fn status(

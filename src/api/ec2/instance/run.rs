@@ -52,6 +52,10 @@ pub fn run(call: &mut Call<'_>, asked: &mut Asked<RunInstancesRequest>) -> Resul
         only(&mut placement.tenancy, "Placement.Tenancy", &["default"])?;
     }
     let mut interfaces = take(&mut asked.network_interfaces);
+    if call.has_public_addresses() {
+        // All instances have one.
+        interfaces.iter_mut().for_each(|interface| interface.associate_public_ip_address = None);
+    }
     read_interfaces(&mut request, &mut interfaces)?;
     asked.network_interfaces = interfaces;
     let disable_api_stop = asked.disable_api_stop.take();
@@ -67,7 +71,7 @@ pub fn run(call: &mut Call<'_>, asked: &mut Asked<RunInstancesRequest>) -> Resul
         }
         Ok(())
     })?;
-    reservations(&instances).pop().ok_or_else(|| ApiError::new("InternalError", "nothing was launched"))
+    reservations(call, &instances).pop().ok_or_else(|| ApiError::new("InternalError", "nothing was launched"))
 }
 
 /// Members that ask for what all instances here have anyhow, or for what means nothing to them.
