@@ -7,6 +7,8 @@ mod support;
 
 #[path = "whole_guest/agent.rs"]
 mod agent;
+#[path = "whole_guest/api.rs"]
+mod api;
 #[path = "whole_guest/firmware.rs"]
 mod firmware;
 #[path = "whole_guest/full_disk.rs"]

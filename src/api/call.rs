@@ -9,12 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::auth::Caller;
+use super::background::Background;
+use super::cache::{Cache, Question};
 use super::clouds::Clouds;
 use super::error::ApiError;
 use super::model::Action;
 use super::wire::parameters::{Fields, FromParameters, Left};
 use super::wire::xml::Xml;
-use super::{background::Background, ec2, public};
+use super::{ec2, public};
 use crate::cloud::{Cloud, CloudError, Id, Instance, Kind};
 
 /// What a handler works with.
@@ -23,23 +25,21 @@ pub struct Call<'a> {
     pub cloud: &'a mut Cloud,
     /// The request's id.
     pub request_id: &'a str,
-    clouds: &'a Arc<Clouds>,
-    background: &'a Background,
-    /// Whether instances have [public addresses](super::public).
-    has_public: bool,
+    works: &'a Works,
 }
 
 impl Call<'_> {
     /// Whether running instances have [public addresses](super::public).
     #[must_use]
     pub fn has_public_addresses(&self) -> bool {
-        self.has_public
+        self.works.has_public
     }
 
     /// The public address of an instance, while it runs.
     #[must_use]
     pub fn public_address(&self, instance: &Instance) -> Option<Ipv4Addr> {
-        let interface = instance.network_interface.as_ref().filter(|_| self.has_public && instance.has_machine())?;
+        let interface =
+            instance.network_interface.as_ref().filter(|_| self.works.has_public && instance.has_machine())?;
         public::address_of(interface.private_ip_address)
     }
 
@@ -63,8 +63,8 @@ impl Call<'_> {
         work: impl FnOnce(&mut Cloud, &mut dyn FnMut(T)) -> Result<(), CloudError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let (told, news) = mpsc::channel();
-        let (clouds, scope) = (self.clouds.clone(), self.cloud.scope().clone());
-        self.background.spawn(move || {
+        let (clouds, scope) = (self.works.clouds.clone(), self.cloud.scope().clone());
+        self.works.background.spawn(move || {
             let done = clouds.open(&scope).and_then(|mut cloud| {
                 let told = told.clone();
                 // Nobody may be there any more.
@@ -135,7 +135,7 @@ impl<R> DerefMut for Asked<R> {
     }
 }
 
-/// Reads a request's parameters, does what it asks for, and writes the answer.
+/// Reads a request's parameters, does what it asks for, and writes what is in the answer.
 pub type Handler = fn(&mut Call<'_>, Fields) -> Result<String, ApiError>;
 
 /// The way of an action.
@@ -155,7 +155,7 @@ pub fn run<A: Action>(
     let mut asked = Asked { request, is_ended: false };
     let answer = handler(call, &mut asked)?;
     debug_assert!(asked.is_ended, "{} passes over parameters in silence", A::NAME);
-    Ok(Xml::answer(A::NAME, ec2::NAMESPACE, call.request_id, &answer))
+    Ok(Xml::content(&answer))
 }
 
 /// Actions of a room: each with its function.
@@ -179,21 +179,53 @@ pub fn is_action(name: &str) -> bool {
     HANDLERS.contains_key(name)
 }
 
-/// Does what a request asks for.
-///
-/// # Errors
-/// As [`run`]; `InvalidAction`.
-pub fn dispatch(
-    clouds: &Arc<Clouds>,
-    background: &Background,
-    has_public: bool,
-    caller: &Caller,
-    request_id: &str,
-    action: &str,
-    fields: Fields,
-) -> Result<String, ApiError> {
-    let Some(handler) = HANDLERS.get(action) else {
-        return Err(ApiError::new("InvalidAction", format!("The action {action} is not valid for this web service.")));
-    };
-    clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, clouds, background, has_public }, fields))
+/// What handlers work with, whoever asks.
+pub struct Works {
+    /// The catalogues.
+    pub clouds: Arc<Clouds>,
+    /// Work that goes on after its answer.
+    pub background: Background,
+    /// Listings that were told.
+    pub cache: Cache,
+    /// Whether running instances have [public addresses](super::public).
+    pub has_public: bool,
+}
+
+impl Works {
+    /// Does what a request asks for, whose form is `form` and is in `fields`, but for its action.
+    ///
+    /// # Errors
+    /// As [`run`]; `InvalidAction`.
+    pub fn dispatch(
+        &self,
+        caller: &Caller,
+        request_id: &str,
+        action: &str,
+        form: &[u8],
+        fields: Fields,
+    ) -> Result<String, ApiError> {
+        let Some((name, handler)) = HANDLERS.get_key_value(action) else {
+            return Err(ApiError::new(
+                "InvalidAction",
+                format!("The action {action} is not valid for this web service."),
+            ));
+        };
+        let make =
+            || self.clouds.with(&caller.scope, |cloud| handler(&mut Call { cloud, request_id, works: self }, fields));
+        let content = match Question::of(&caller.scope, name, form) {
+            None => Arc::from(make()?),
+            Some(question) => {
+                let version = self.clouds.version(&caller.scope)?;
+                match self.cache.get(&question, version) {
+                    Some(kept) => kept,
+                    None => {
+                        let made: Arc<str> = make()?.into();
+                        self.cache.put(question, version, made.clone());
+                        made
+                    }
+                }
+            }
+        };
+        Ok(Xml::answer(name, ec2::NAMESPACE, request_id, &content))
+    }
 }

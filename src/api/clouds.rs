@@ -20,13 +20,15 @@ pub struct Clouds {
     backend: Backend,
     idle: Mutex<HashMap<Scope, Vec<Cloud>>>,
     swept: Mutex<Option<Instant>>,
+    /// One that changes nothing, and so sees every change.
+    watching: Mutex<Option<Cloud>>,
 }
 
 impl Clouds {
     /// None is open yet. Launches are on `backend`.
     #[must_use]
     pub fn new(home: Home, backend: Backend) -> Self {
-        Self { home, backend, idle: Mutex::default(), swept: Mutex::default() }
+        Self { home, backend, idle: Mutex::default(), swept: Mutex::default(), watching: Mutex::default() }
     }
 
     /// Opens one.
@@ -60,6 +62,22 @@ impl Clouds {
             }
         }
         done
+    }
+
+    /// The catalogue's number, which every change gives another, with the truth as of a moment ago.
+    ///
+    /// # Errors
+    /// As [`Cloud::open`].
+    pub fn version(&self, scope: &Scope) -> Result<i64, ApiError> {
+        if self.is_to_sweep() {
+            self.with(scope, |cloud| Ok(cloud.refresh()?))?;
+        }
+        let mut watching = self.watching.lock().unwrap_or_else(PoisonError::into_inner);
+        let cloud = match &mut *watching {
+            Some(cloud) => cloud,
+            none => none.insert(self.open(&Scope::default())?),
+        };
+        Ok(cloud.others_version()?)
     }
 
     fn is_to_sweep(&self) -> bool {

@@ -7,13 +7,15 @@ use uuid::Uuid;
 
 use super::auth::{Auth, Caller};
 use super::background::Background;
+use super::cache::Cache;
+use super::call::{self, Works};
 use super::clouds::Clouds;
 use super::error::ApiError;
 use super::metrics::Metrics;
 use super::sigv4::Signed;
 use super::wire::parameters::Fields;
 use super::wire::xml::Xml;
-use super::{call, ebs, ssm, sts};
+use super::{ebs, ssm, sts};
 use crate::cloud::access_key::AccessKeys;
 use crate::cloud::time;
 
@@ -80,44 +82,42 @@ pub struct Told {
 
 /// The whole API.
 pub struct Service {
-    clouds: Arc<Clouds>,
+    works: Works,
     auth: Auth,
     keys: Arc<Mutex<AccessKeys>>,
-    background: Background,
     metrics: Metrics,
-    has_public: bool,
 }
 
 impl Service {
     /// On these catalogues, by these rules.
     #[must_use]
     pub fn new(clouds: Clouds, auth: Auth, keys: Arc<Mutex<AccessKeys>>) -> Self {
-        Self {
+        let works = Works {
             clouds: Arc::new(clouds),
-            auth,
-            keys,
             background: Background::default(),
-            metrics: Metrics::default(),
+            cache: Cache::default(),
             has_public: false,
-        }
+        };
+        Self { works, auth, keys, metrics: Metrics::default() }
     }
 
     /// The same, whose running instances are told to have [public addresses](super::public).
     #[must_use]
     pub fn with_public_addresses(self) -> Self {
-        Self { has_public: true, ..self }
+        let works = Works { has_public: true, ..self.works };
+        Self { works, ..self }
     }
 
     /// The catalogues.
     #[must_use]
     pub fn clouds(&self) -> &Arc<Clouds> {
-        &self.clouds
+        &self.works.clouds
     }
 
     /// Work that goes on after its answer.
     #[must_use]
     pub fn background(&self) -> &Background {
-        &self.background
+        &self.works.background
     }
 
     /// Answers a request. It may take a while: files are read and written.
@@ -142,7 +142,7 @@ impl Service {
         told.caller = caller.as_ref().ok().cloned();
         if let Some(action) = ebs::action(&request.method, &request.path) {
             told.action = action.to_owned();
-            let done = caller.and_then(|caller| ebs::answer(&self.clouds, &caller, action, request));
+            let done = caller.and_then(|caller| ebs::answer(&self.works.clouds, &caller, action, request));
             return done.unwrap_or_else(|error| {
                 told.error = Some(error.code.clone());
                 ebs::error(&error)
@@ -150,7 +150,7 @@ impl Service {
         }
         if let Some(action) = request.header("x-amz-target").and_then(|target| target.strip_prefix("AmazonSSM.")) {
             told.action = ssm::ACTIONS.iter().find(|have| **have == action).map_or("-", |have| have).to_owned();
-            let done = caller.and_then(|caller| ssm::answer(&self.clouds, &caller, action, &request.body));
+            let done = caller.and_then(|caller| ssm::answer(&self.works.clouds, &caller, action, &request.body));
             return done.unwrap_or_else(|error| {
                 told.error = Some(error.code.clone());
                 ssm::error(&error)
@@ -176,7 +176,7 @@ impl Service {
         let done = done.and_then(|(fields, caller)| match told.action.as_str() {
             "" => Err(ApiError::new("MissingAction", "The request must contain the parameter Action")),
             action if is_sts => sts::dispatch(&self.keys, &caller, id, action, fields),
-            action => call::dispatch(&self.clouds, &self.background, self.has_public, &caller, id, action, fields),
+            action => self.works.dispatch(&caller, id, action, form, fields),
         });
         match done {
             Ok(xml) => HttpAnswer::new(200, "text/xml;charset=UTF-8", xml),

@@ -108,6 +108,15 @@ impl Cloud {
         self.sweep()
     }
 
+    /// A number that the catalogue has until somebody else commits something: it is never the same before and after. What is
+    /// committed by way of this `Cloud` itself does not change it.
+    ///
+    /// # Errors
+    /// What the catalogue says.
+    pub fn others_version(&self) -> Result<i64, CloudError> {
+        Ok(self.catalogue.connection().query_row("PRAGMA data_version", [], |row| row.get(0))?)
+    }
+
     /// Who asks, and where.
     #[must_use]
     pub fn scope(&self) -> &Scope {

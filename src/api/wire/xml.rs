@@ -15,17 +15,23 @@ pub struct Xml {
 }
 
 impl Xml {
-    /// The answer to an action: its element, with the request's id.
+    /// What is in the answer to an action.
     #[must_use]
-    pub fn answer(action: &str, namespace: &str, request_id: &str, content: &impl ToXml) -> String {
-        let mut xml = Self::default();
-        xml.text.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-        let _ = write!(xml.text, "<{action}Response xmlns=\"{namespace}\">");
-        xml.depth = 1;
-        xml.member("requestId", Some(&request_id.to_owned()));
+    pub fn content(content: &impl ToXml) -> String {
+        let mut xml = Self { text: String::new(), depth: 1 };
         content.write(&mut xml);
-        let _ = write!(xml.text, "</{action}Response>");
         xml.text
+    }
+
+    /// The answer to an action: its element, with the request's id and its [content](Xml::content).
+    #[must_use]
+    pub fn answer(action: &str, namespace: &str, request_id: &str, content: &str) -> String {
+        let mut text = String::with_capacity(content.len() + 256);
+        text.push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+        let _ = write!(text, "<{action}Response xmlns=\"{namespace}\"><requestId>{request_id}</requestId>");
+        text.push_str(content);
+        let _ = write!(text, "</{action}Response>");
+        text
     }
 
     /// A document of an element's content, without a declaration.
@@ -163,7 +169,7 @@ mod tests {
                 });
             }
         }
-        let text = Xml::answer("Do", "urn:x", "r-1", &Two);
+        let text = Xml::answer("Do", "urn:x", "r-1", &Xml::content(&Two));
         assert!(text.ends_with(
             "<DoResponse xmlns=\"urn:x\"><requestId>r-1</requestId><a></a><b><d></d><e><item>1</item><item>2</item></e></b></DoResponse>"
         ));
