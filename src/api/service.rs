@@ -177,16 +177,17 @@ impl Service {
                 Err(ApiError::new("InvalidAction", format!("There is nothing at {} {}", request.method, request.path)))
             }
         };
+        let mut is_sts = false;
         let done = fields.and_then(|mut fields| {
             told.action = fields.take_text("Action").unwrap_or_default();
             let version = fields.take_text("Version").unwrap_or_default();
             fields.forget_signature();
-            let is_sts = version == sts::VERSION || sts::ACTIONS.contains(&told.action.as_str());
-            Ok((is_sts, fields, caller?))
+            // Errors are written as the service does that was meant, those of signatures too.
+            is_sts = version == sts::VERSION || sts::ACTIONS.contains(&told.action.as_str());
+            Ok((fields, caller?))
         });
-        let is_sts = done.as_ref().is_ok_and(|(is_sts, ..)| *is_sts);
         let id = &told.request_id;
-        let done = done.and_then(|(is_sts, fields, caller)| match told.action.as_str() {
+        let done = done.and_then(|(fields, caller)| match told.action.as_str() {
             "" => Err(ApiError::new("MissingAction", "The request must contain the parameter Action")),
             action if is_sts => sts::dispatch(&self.keys, &caller, id, action, fields),
             action => self.works.dispatch(&caller, id, action, form, fields),
