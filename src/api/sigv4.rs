@@ -239,6 +239,6 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-pub mod tests;
+pub(super) mod tests;
 #[cfg(test)]
 mod vectors;

@@ -1,5 +1,7 @@
 """VPCs, subnets, security groups and their rules."""
 
+from .images import register
+from .instances import launch, show
 from .serving import by, dry, equal, pages, refused, tagged, wait
 from .shapes import need
 
@@ -32,6 +34,16 @@ def vpcs(world):
         equal(len(ec2.describe_subnets(Filters=filters)["Subnets"]), count, filters)
     refused("InvalidSubnetID.NotFound", ec2.describe_subnets, SubnetIds=["subnet-0123456789abcdef0"])
     refused("InvalidParameterValue", ec2.describe_subnets, Filters=by("colour", "red"))
+
+
+def interface(world):
+    ec2 = world.client(world.account())
+    first = show(ec2, launch(ec2, register(ec2, "for-an-interface"))[0])
+    card = first["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    web = ec2.create_security_group(GroupName="web", Description="for the web")["GroupId"]
+    ec2.modify_network_interface_attribute(NetworkInterfaceId=card, Groups=[web])
+    shown = ec2.describe_network_interface_attribute(NetworkInterfaceId=card, Attribute="groupSet")
+    equal([group["GroupId"] for group in shown["Groups"]], [web])
 
 
 def groups(world):
@@ -121,4 +133,4 @@ def rules(ec2, web, other):
     refused("InvalidSecurityGroupRuleId.NotFound", ec2.describe_security_group_rules, SecurityGroupRuleIds=["sgr-0123456789abcdef0"])
 
 
-CHECKS = [vpcs, groups]
+CHECKS = [vpcs, groups, interface]

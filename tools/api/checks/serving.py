@@ -77,7 +77,10 @@ class World:
 
     def __init__(self, amiboot):
         self.directory = tempfile.TemporaryDirectory(prefix="amiboot-api.")
-        self.server = Server(amiboot, os.path.join(self.directory.name, "home"), "--auth", "any")
+        # Where disks may be imported from.
+        self.imports = self.path("imports")
+        os.mkdir(self.imports)
+        self.server = Server(amiboot, self.path("home"), "--auth", "any", "--import-from", self.imports)
         # Actions of EC2 that were answered, and the codes of the errors of each.
         self.done, self.errors = set(), {}
         self.accounts = 100000000000
