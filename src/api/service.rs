@@ -1,11 +1,12 @@
 //! From an HTTP request to its answer, whoever carries them.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::auth::{Auth, Caller};
+use super::auth::{Auth, Caller, Mode};
 use super::background::Background;
 use super::cache::Cache;
 use super::call::{self, Works};
@@ -139,6 +140,10 @@ impl Service {
             }
             _ => {}
         }
+        if self.auth.mode() == Mode::Any && !is_from_a_tool(request) {
+            let why = "this address is for tools, not for web pages; its host is localhost or an IP address\n";
+            return (HttpAnswer::new(403, "text/plain", why), Told { action: "-".into(), ..Told::default() });
+        }
         let mut told = Told { request_id: Uuid::from_u128(random()).to_string(), ..Told::default() };
         let mut answer = self.of_caller(request, &mut told);
         answer.headers.push(("x-amzn-requestid", told.request_id.clone()));
@@ -172,16 +177,17 @@ impl Service {
                 Err(ApiError::new("InvalidAction", format!("There is nothing at {} {}", request.method, request.path)))
             }
         };
+        let mut is_sts = false;
         let done = fields.and_then(|mut fields| {
             told.action = fields.take_text("Action").unwrap_or_default();
             let version = fields.take_text("Version").unwrap_or_default();
             fields.forget_signature();
-            let is_sts = version == sts::VERSION || sts::ACTIONS.contains(&told.action.as_str());
-            Ok((is_sts, fields, caller?))
+            // Errors are written as the service does that was meant, those of signatures too.
+            is_sts = version == sts::VERSION || sts::ACTIONS.contains(&told.action.as_str());
+            Ok((fields, caller?))
         });
-        let is_sts = done.as_ref().is_ok_and(|(is_sts, ..)| *is_sts);
         let id = &told.request_id;
-        let done = done.and_then(|(is_sts, fields, caller)| match told.action.as_str() {
+        let done = done.and_then(|(fields, caller)| match told.action.as_str() {
             "" => Err(ApiError::new("MissingAction", "The request must contain the parameter Action")),
             action if is_sts => sts::dispatch(&self.keys, &caller, id, action, fields),
             action => self.works.dispatch(&caller, id, action, form, fields),
@@ -199,6 +205,20 @@ impl Service {
             }
         }
     }
+}
+
+/// Whether no browser sends it for a page of somebody else's: those say where the page is from, or give a name of the page's
+/// own to this address. Where signatures are verified, such a request gets nowhere anyhow.
+fn is_from_a_tool(request: &HttpRequest) -> bool {
+    if request.header("origin").is_some() || request.header("sec-fetch-site").is_some_and(|site| site != "none") {
+        return false;
+    }
+    let host = request.header("host").unwrap_or("localhost");
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 fn ec2_error(error: &ApiError, request_id: &str) -> String {
@@ -221,4 +241,31 @@ fn random() -> u128 {
     let mut bytes = [0; 16];
     let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     uuid::Builder::from_random_bytes(bytes).into_uuid().as_u128()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn web_pages_are_not_tools() {
+        let with = |name: &str, value: &str| {
+            let headers = vec![("host".to_owned(), "127.0.0.1:4566".to_owned()), (name.to_owned(), value.to_owned())];
+            is_from_a_tool(&HttpRequest { headers, ..HttpRequest::default() })
+        };
+        assert!(with("user-agent", "aws-cli"));
+        assert!(with("sec-fetch-site", "none"));
+        assert!(!with("sec-fetch-site", "cross-site"));
+        assert!(!with("origin", "https://example.com"));
+        let at = |host: &str| {
+            let headers = vec![("host".to_owned(), host.to_owned())];
+            is_from_a_tool(&HttpRequest { headers, ..HttpRequest::default() })
+        };
+        for host in ["localhost:4566", "LOCALHOST", "127.0.0.1", "[::1]:4566", "192.168.1.4:80"] {
+            assert!(at(host), "{host}");
+        }
+        for host in ["example.com:4566", "", "127.0.0.1.example.com", "[example.com]:80"] {
+            assert!(!at(host), "{host}");
+        }
+    }
 }

@@ -252,6 +252,9 @@ impl CloudError {
     pub fn code(&self) -> String {
         let code = match self {
             Self::Malformed { kind: Kind::SecurityGroup, .. } => "InvalidGroupId.Malformed",
+            Self::Malformed { kind: Kind::Volume, .. } => "InvalidVolumeID.Malformed",
+            Self::Malformed { kind: Kind::Snapshot, .. } => "InvalidSnapshotID.Malformed",
+            Self::Malformed { kind: Kind::NetworkInterface, .. } => "InvalidNetworkInterfaceId.Malformed",
             Self::Malformed { kind, .. } => return format!("{}.Malformed", kind.code()),
             Self::NotFound { kind, .. } => return format!("{}.NotFound", kind.code()),
             Self::Ambiguous { .. } => "InvalidParameterValue",

@@ -362,6 +362,17 @@ pub(super) fn detach(tx: &Transaction<'_>, volume: &Id) -> Result<(), CloudError
     Ok(())
 }
 
+/// EC2's word for a zone that there is not is another for volumes than for launches.
+fn no_zone(error: CloudError, wanted: Option<&str>) -> CloudError {
+    match (error, wanted) {
+        (CloudError::Parameter { .. }, Some(zone)) => CloudError::Parameter {
+            code: "InvalidZone.NotFound",
+            message: format!("The zone '{zone}' does not exist."),
+        },
+        (error, _) => error,
+    }
+}
+
 impl Cloud {
     /// Makes a volume: empty, or of a snapshot. It takes no room until it is written to.
     ///
@@ -376,7 +387,9 @@ impl Cloud {
                 if let Some(before) = token.made_one(tx, &scope)? {
                     return Ok((before, None));
                 }
-                let zone = zone::choose(tx, &scope.region, request.zone.as_deref())?;
+                zone::check_region(tx, &scope.region)?;
+                let wanted = request.zone.as_deref();
+                let zone = zone::choose(tx, &scope.region, wanted).map_err(|error| no_zone(error, wanted))?;
                 let find = |id: &String| snapshot::visible(tx, &scope, &snapshot::resolve(tx, &scope, id)?);
                 let snapshot = request.snapshot_id.as_ref().map(find).transpose()?;
                 let plan = plan(&home, request, snapshot, zone)?;

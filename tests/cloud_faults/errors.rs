@@ -99,7 +99,7 @@ fn of_volumes_and_snapshots() {
     cloud.refused("InvalidParameterValue", &["volume", "create", "--size", "1", "--type", "gp99"]);
     let elsewhere = text(&cloud.json(&["volume", "create", "--size", "1", "--zone", "us-east-1b"])["volume_id"]);
     cloud.refused("InvalidVolume.ZoneMismatch", &["volume", "attach", &elsewhere, &instance, "/dev/sdf"]);
-    cloud.refused("InvalidAttachment.NotFound", &["volume", "detach", &elsewhere]);
+    cloud.refused("IncorrectState", &["volume", "detach", &elsewhere]);
     let volume = text(&cloud.json(&["volume", "create", "--size", "2", "--zone", "us-east-1a"])["volume_id"]);
     cloud.refused("InvalidParameterValue", &["volume", "grow", &volume, "--size", "1"]);
     cloud.refused("InvalidParameterValue", &["volume", "attach", &volume, &instance, "sdf"]);

@@ -24,14 +24,15 @@ def ask(connection, action, **parameters):
 
 
 def image(connection, amiboot, directory):
-    """An image whose disk holds nothing."""
-    disk = f"{directory}/blank.raw"
+    """An image whose boot code stands still."""
+    disk = f"{directory}/still.raw"
     with open(disk, "wb") as file:
+        file.write(b"\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa")
         file.truncate(1 << 30)
     made = subprocess.run([amiboot, "snapshot", "import", disk, "--json"], check=True, capture_output=True).stdout
     made = json.loads(made)
     snapshot = (made[0] if isinstance(made, list) else made)["snapshot_id"]
-    text, _ = ask(connection, "RegisterImage", Name="blank", Architecture="x86_64", VirtualizationType="hvm",
+    text, _ = ask(connection, "RegisterImage", Name="still", Architecture="x86_64", VirtualizationType="hvm",
                   RootDeviceName="/dev/sda1", **{"BlockDeviceMapping.1.DeviceName": "/dev/sda1",
                                                  "BlockDeviceMapping.1.Ebs.SnapshotId": snapshot})
     return re.search("<imageId>(.*?)</imageId>", text)[1]
@@ -82,7 +83,9 @@ def run(address, amiboot, directory, count):
         text, took = ask(connection, "RunInstances", ImageId=ami, InstanceType="t2.nano", MinCount=1, MaxCount=1)
         times.append(took)
         instance = re.search("<instanceId>(.*?)</instanceId>", text)[1]
-        while "<name>running</name>" not in ask(connection, "DescribeInstances", **{"InstanceId.1": instance})[0]:
+        while "<name>running</name>" not in (now := ask(connection, "DescribeInstances", **{"InstanceId.1": instance})[0]):
+            if "<name>pending</name>" not in now:
+                sys.exit(f"it does not run: {now}")
             time.sleep(0.01)
         ask(connection, "TerminateInstances", **{"InstanceId.1": instance, "Force": "true"})
     print(f"{count} launches: answer median {statistics.median(times):.1f} ms, maximum {max(times):.1f} ms")

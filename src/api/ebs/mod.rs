@@ -67,9 +67,7 @@ pub fn answer(
 pub fn error(error: &ApiError) -> HttpAnswer {
     let (status, kind, reason) = match error.code.as_str() {
         "InvalidSnapshot.NotFound" => (404, "ResourceNotFoundException", Some("SNAPSHOT_NOT_FOUND")),
-        "InvalidSnapshotID.Malformed" | "InvalidSnapshot.Malformed" => {
-            (400, "ValidationException", Some("INVALID_SNAPSHOT_ID"))
-        }
+        "InvalidSnapshotID.Malformed" => (400, "ValidationException", Some("INVALID_SNAPSHOT_ID")),
         "UnauthorizedOperation" | "AuthFailure" => (403, "AccessDeniedException", Some("UNAUTHORIZED_ACCOUNT")),
         "IdempotentParameterMismatch" => (409, "ConflictException", None),
         "INVALID_PAGE_TOKEN" => (400, "ValidationException", Some("INVALID_PAGE_TOKEN")),

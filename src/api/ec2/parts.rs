@@ -15,6 +15,20 @@ pub fn filters(filters: &mut Vec<Filter>) -> Result<Vec<filter::Filter>, ApiErro
     std::mem::take(filters).into_iter().map(read).collect()
 }
 
+/// Takes the filters out that are of none but this listing's own names, as of what a status says.
+pub fn own_filters(filters: &mut Vec<filter::Filter>, names: &[&str]) -> Vec<filter::Filter> {
+    filters.extract_if(.., |filter| names.contains(&filter.name.as_str())).collect()
+}
+
+/// Whether what has these values, each under a filter's name, passes.
+pub fn passes(filters: &[filter::Filter], values: &[(&str, &str)]) -> bool {
+    filters.iter().all(|filter| {
+        let own = values.iter().filter(|(name, _)| *name == filter.name);
+        let is_asked = |value: &str| filter.values.iter().any(|asked| filter::Pattern::new(asked).matches(value));
+        own.into_iter().any(|(_, value)| is_asked(value))
+    })
+}
+
 /// Tags of an answer.
 pub fn tags(tags: &Tags) -> Vec<Tag> {
     tags.iter().map(|(key, value)| Tag { key: Some(key.clone()), value: Some(value.clone()) }).collect()

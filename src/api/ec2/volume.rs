@@ -3,7 +3,8 @@
 use std::mem::take;
 
 use super::parts::{
-    check_id, check_ids, check_page, count, filters, moment, natural, need, only, page, tags, tags_for, text,
+    check_id, check_ids, check_page, count, filters, moment, natural, need, only, own_filters, page, passes, tags,
+    tags_for, text,
 };
 use crate::api::call::{Asked, Call, actions, patiently};
 use crate::api::error::ApiError;
@@ -43,6 +44,7 @@ fn answer(of: &cloud::Volume) -> Volume {
         size: count(Some(of.size)),
         snapshot_id: Some(of.snapshot_id.clone().unwrap_or_default()),
         availability_zone: Some(of.availability_zone.clone()),
+        availability_zone_id: of.availability_zone_id.clone(),
         state: Some(of.state.clone()),
         create_time: moment(&of.create_time),
         attachments: of.attachments.iter().map(attachment).collect(),
@@ -118,21 +120,47 @@ fn order(volume: &cloud::Volume) -> String {
     format!("{} {}", volume.create_time, volume.volume_id)
 }
 
+/// Filters of what a status says. There are no events.
+const STATUS_FILTERS: [&str; 13] = [
+    "action.code",
+    "action.description",
+    "action.event-id",
+    "event.description",
+    "event.event-id",
+    "event.event-type",
+    "event.not-after",
+    "event.not-before",
+    "operator.managed",
+    "operator.principal",
+    "volume-status.details-name",
+    "volume-status.details-status",
+    "volume-status.status",
+];
+const STATUS_VALUES: [(&str, &str); 3] = [
+    ("volume-status.details-name", "io-enabled"),
+    ("volume-status.details-status", "passed"),
+    ("volume-status.status", "ok"),
+];
+
 fn status(
     call: &mut Call<'_>,
     asked: &mut Asked<DescribeVolumeStatusRequest>,
 ) -> Result<DescribeVolumeStatusResult, ApiError> {
-    let (ids, filters) = (take(&mut asked.volume_ids), filters(&mut asked.filters)?);
+    let (ids, mut filters) = (take(&mut asked.volume_ids), filters(&mut asked.filters)?);
     let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
     asked.include_managed_resources = None;
     asked.end()?;
     check_ids(|_| Kind::Volume, &ids)?;
-    let found = call.cloud.describe_volumes(&ids, &filters)?;
+    check_page(&ids, max_results, "volumesSet")?;
+    let of_status = own_filters(&mut filters, &STATUS_FILTERS);
+    let mut found = call.cloud.describe_volumes(&ids, &filters)?;
+    found.retain(|_| passes(&of_status, &STATUS_VALUES));
     let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
     let word = |word: &str| Some(word.to_owned());
     let item = |volume: &cloud::Volume| VolumeStatusItem {
         volume_id: Some(volume.volume_id.to_string()),
         availability_zone: Some(volume.availability_zone.clone()),
+        availability_zone_id: volume.availability_zone_id.clone(),
         volume_status: Some(VolumeStatusInfo {
             status: word("ok"),
             details: vec![VolumeStatusDetails { name: word("io-enabled"), status: word("passed") }],
@@ -165,7 +193,7 @@ fn detach(call: &mut Call<'_>, asked: &mut Asked<DetachVolumeRequest>) -> Result
     asked.end()?;
     if let Some(device) = device {
         let found = call.cloud.volumes(std::slice::from_ref(&id))?;
-        if !found.iter().flat_map(|volume| &volume.attachments).any(|at| at.device == device) {
+        if found.iter().flat_map(|volume| &volume.attachments).any(|at| at.device != device) {
             let message = format!("The volume '{id}' is not attached to an instance as device '{device}'");
             return Err(ApiError::new("InvalidAttachment.NotFound", message));
         }
@@ -211,12 +239,12 @@ fn modifications(
     call: &mut Call<'_>,
     asked: &mut Asked<DescribeVolumesModificationsRequest>,
 ) -> Result<DescribeVolumesModificationsResult, ApiError> {
-    let ids = take(&mut asked.volume_ids);
+    let (ids, filters) = (take(&mut asked.volume_ids), filters(&mut asked.filters)?);
     let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
     asked.include_managed_resources = None;
     asked.end()?;
     check_ids(|_| Kind::Volume, &ids)?;
-    let found = call.cloud.volume_modifications(&ids)?;
+    let found = call.cloud.describe_volume_modifications(&ids, &filters)?;
     let (found, next_token) = page(found, |one| one.volume_id.to_string(), max_results, token, (1, 500))?;
     Ok(DescribeVolumesModificationsResult {
         volumes_modifications: found.iter().map(modification_answer).collect(),

@@ -31,6 +31,8 @@ pub struct CopyRequest {
     pub copy_image_tags: bool,
     /// More tags of the copy.
     pub tags: Tags,
+    /// Tags of the copies of its snapshots.
+    pub snapshot_tags: Tags,
     /// Another request with this token and the same content makes nothing more.
     pub client_token: Option<String>,
 }
@@ -97,7 +99,7 @@ fn copy(tx: &Transaction<'_>, scope: &Scope, request: &CopyRequest) -> Result<Id
         ..NewImage::new(&request.name, original.architecture, original.virtualization_type, original.root_device_type)
     };
     let id = copy.insert(tx, scope, None)?;
-    let mapping = copy_mapping(tx, scope, &original, &id)?;
+    let mapping = copy_mapping(tx, scope, &original, &id, &request.snapshot_tags)?;
     new::set_mapping(tx, &id, &mapping)?;
     Ok(id)
 }
@@ -108,13 +110,16 @@ fn copy_mapping(
     scope: &Scope,
     original: &Image,
     id: &Id,
+    tags: &Tags,
 ) -> Result<Vec<BlockDevice>, CloudError> {
     let mut copies = BTreeMap::new();
     for source in original.snapshots() {
         let part = snapshot::any(tx, source)?;
         let description =
             format!("Copied for DestinationAmi {id} from SourceAmi {} for SourceSnapshot {source}.", original.image_id);
-        copies.insert(source.to_owned(), snapshot::copy(tx, scope, &part, &description)?);
+        let copy = snapshot::copy(tx, scope, &part, &description)?;
+        tag::add(tx, &copy, tags)?;
+        copies.insert(source.to_owned(), copy);
     }
     let copied = |ebs: &Ebs| -> Ebs {
         let snapshot = ebs.snapshot_id.as_ref().and_then(|snapshot| copies.get(snapshot));

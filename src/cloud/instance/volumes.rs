@@ -76,8 +76,8 @@ impl Cloud {
     /// Detaches a volume: from a running instance with the guest's consent, or with `force` without.
     ///
     /// # Errors
-    /// `InvalidAttachment.NotFound`, `OperationNotPermitted` for the root of a running instance, `IncorrectState` where the
-    /// guest does not let it go, `UnsupportedOperation` where the machine cannot.
+    /// `InvalidAttachment.NotFound`, `OperationNotPermitted` for the root of a running instance, `IncorrectState` where no
+    /// instance has it or the guest does not let it go, `UnsupportedOperation` where the machine cannot.
     pub fn detach_volume(
         &mut self,
         volume: &str,
@@ -91,6 +91,10 @@ impl Cloud {
                 let volume = volume::own(tx, &scope, volume)?;
                 volume::check_idle(&volume)?;
                 let given = instance.map(|id| own(tx, &scope, id).map(|one| one.instance_id)).transpose()?;
+                if volume.attachments.is_empty() {
+                    let why = format!("it is in the '{}' state: no instance has it", volume.state);
+                    return Err(CloudError::State { what: volume.volume_id.to_string(), why });
+                }
                 let found =
                     volume.attachments.first().filter(|at| given.as_ref().is_none_or(|id| *id == at.instance_id));
                 let Some(found) = found.cloned() else {

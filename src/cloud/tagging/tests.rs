@@ -105,7 +105,7 @@ fn all_are_changed_or_none() {
     for (other, expected) in [
         ("vol-00000001", "InvalidVolume.NotFound"),
         (theirs.as_str(), "InvalidVolume.NotFound"),
-        ("vol-1", "InvalidVolume.Malformed"),
+        ("vol-1", "InvalidVolumeID.Malformed"),
         ("i-00000001", "InvalidInstanceID.NotFound"),
         ("ami-00000001", "InvalidAMIID.NotFound"),
         ("sgr-00000001", "InvalidSecurityGroupRuleId.NotFound"),

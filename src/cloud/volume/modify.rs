@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{Volume, check_idle, check_size, own};
 use crate::cloud::error::CloudError;
+use crate::cloud::filter::{Filter, Filters};
 use crate::cloud::id::Id;
 use crate::cloud::instance::{self, volumes};
 use crate::cloud::mapping::GIB;
@@ -259,6 +260,25 @@ impl Cloud {
     /// # Errors
     /// `InvalidVolume.NotFound`; `InvalidVolumeModification.NotFound` for one that was never changed.
     pub fn volume_modifications(&mut self, ids: &[String]) -> Result<Vec<VolumeModification>, CloudError> {
+        self.describe_volume_modifications(ids, &[])
+    }
+
+    /// Those that pass `filters` ("DescribeVolumesModifications").
+    ///
+    /// # Errors
+    /// As [`Cloud::volume_modifications`]; what [`Filters::parse`] says.
+    pub fn describe_volume_modifications(
+        &mut self,
+        ids: &[String],
+        filters: &[Filter],
+    ) -> Result<Vec<VolumeModification>, CloudError> {
+        let filters = Filters::parse::<VolumeModification>(filters)?;
+        let mut found = self.all_volume_modifications(ids)?;
+        found.retain(|modification| filters.pass(modification));
+        Ok(found)
+    }
+
+    fn all_volume_modifications(&mut self, ids: &[String]) -> Result<Vec<VolumeModification>, CloudError> {
         let scope = self.scope.clone();
         self.catalogue.read(|tx| {
             if !ids.is_empty() {

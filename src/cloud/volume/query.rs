@@ -5,9 +5,10 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
+use super::modify::VolumeModification;
 use super::{Attachment, COLUMNS, Volume, attachment, from_row, own};
 use crate::cloud::error::CloudError;
-use crate::cloud::filter::values::{one, optional, shown, truth};
+use crate::cloud::filter::values::{one, optional, shown, shown_if, truth};
 use crate::cloud::filter::{Filter, Filtered, Filters};
 use crate::cloud::id::Id;
 use crate::cloud::scope::Scope;
@@ -129,5 +130,44 @@ impl Filtered for Volume {
 
     fn tags(&self) -> &Tags {
         &self.tags
+    }
+}
+
+/// What nobody can tag has none.
+static NO_TAGS: Tags = Tags::new();
+
+impl Filtered for VolumeModification {
+    const FILTERS: &'static [&'static str] = &[
+        "modification-state",
+        "original-iops",
+        "original-size",
+        "original-volume-type",
+        "originalMultiAttachEnabled",
+        "start-time",
+        "target-iops",
+        "target-size",
+        "target-volume-type",
+        "targetMultiAttachEnabled",
+        "volume-id",
+    ];
+
+    fn values(&self, filter: &str) -> Vec<Cow<'_, str>> {
+        match filter {
+            "modification-state" => one(&self.modification_state),
+            "original-iops" => shown_if(self.original_iops),
+            "original-size" => shown(&self.original_size),
+            "original-volume-type" => one(&self.original_volume_type),
+            "originalMultiAttachEnabled" | "targetMultiAttachEnabled" => one(truth(false)),
+            "start-time" => one(&self.start_time),
+            "target-iops" => shown_if(self.target_iops),
+            "target-size" => shown(&self.target_size),
+            "target-volume-type" => one(&self.target_volume_type),
+            "volume-id" => one(self.volume_id.as_str()),
+            _ => Vec::new(),
+        }
+    }
+
+    fn tags(&self) -> &Tags {
+        &NO_TAGS
     }
 }

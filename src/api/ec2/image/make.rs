@@ -61,6 +61,7 @@ pub fn register(call: &mut Call<'_>, asked: &mut Asked<RegisterImageRequest>) ->
 }
 
 pub fn copy(call: &mut Call<'_>, asked: &mut Asked<CopyImageRequest>) -> Result<CopyImageResult, ApiError> {
+    let [tags, snapshot_tags] = tags_for_all(["image", "snapshot"], &mut asked.tag_specifications)?;
     let request = CopyRequest {
         source_image_id: need(text(&mut asked.source_image_id), "SourceImageId")?,
         source_region: Some(need(text(&mut asked.source_region), "SourceRegion")?),
@@ -68,10 +69,8 @@ pub fn copy(call: &mut Call<'_>, asked: &mut Asked<CopyImageRequest>) -> Result<
         description: asked.description.take(),
         copy_image_tags: asked.copy_image_tags.take() == Some(true),
         client_token: text(&mut asked.client_token),
-        tags: tags_for_all(["image", "snapshot"], &mut asked.tag_specifications)?
-            .into_iter()
-            .next()
-            .unwrap_or_default(),
+        tags,
+        snapshot_tags,
     };
     asked.end()?;
     check_id(image_kind(&request.source_image_id), &request.source_image_id)?;

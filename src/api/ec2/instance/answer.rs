@@ -52,7 +52,6 @@ pub fn instance(call: &Call<'_>, of: &cloud::Instance) -> Instance {
     let reason = of.state_reason.as_ref();
     let kind = instance_type::find(&of.instance_type).ok();
     let vcpus = of.machine.cpus.or(kind.map(|kind| kind.vcpus));
-    let is_nitro = kind.is_some_and(|kind| kind.nitro);
     Instance {
         instance_id: some(of.instance_id.as_str()),
         image_id: some(&of.image_id),
@@ -60,13 +59,12 @@ pub fn instance(call: &Call<'_>, of: &cloud::Instance) -> Instance {
         ami_launch_index: Some(of.ami_launch_index.into()),
         state: Some(state(&of.state)),
         state_reason: reason.map(|reason| StateReason { code: some(&reason.code), message: some(&reason.message) }),
-        state_transition_reason: Some(
-            reason.map_or_else(String::new, |reason| transition(&reason.code, &of.state_transition_time)),
-        ),
+        state_transition_reason: Some(of.state_transition_reason()),
         launch_time: moment(&of.launch_time),
         usage_operation_update_time: moment(&of.launch_time),
         placement: Some(Placement {
             availability_zone: some(&of.availability_zone),
+            availability_zone_id: of.availability_zone_id.clone(),
             group_name: some(""),
             tenancy: some("default"),
             ..Placement::default()
@@ -75,8 +73,7 @@ pub fn instance(call: &Call<'_>, of: &cloud::Instance) -> Instance {
         virtualization_type: some(&of.virtualization_type),
         hypervisor: some("xen"),
         boot_mode: of.boot_mode.clone(),
-        current_instance_boot_mode: (of.virtualization_type == "hvm")
-            .then(|| of.boot_mode.as_deref().filter(|mode| *mode == "uefi").unwrap_or("legacy-bios").to_owned()),
+        current_instance_boot_mode: (of.virtualization_type == "hvm").then(|| of.current_boot_mode().to_owned()),
         root_device_type: some(&of.root_device_type),
         root_device_name: some(&of.root_device_name),
         block_device_mappings: of.block_device_mappings.iter().map(mapping).collect(),
@@ -84,8 +81,10 @@ pub fn instance(call: &Call<'_>, of: &cloud::Instance) -> Instance {
         ramdisk_id: of.ramdisk_id.clone(),
         key_name: of.key_name.clone(),
         client_token: Some(of.client_token.clone().unwrap_or_default()),
-        platform_details: some("Linux/UNIX"),
-        usage_operation: some("RunInstances"),
+        // In lower case, as EC2 writes it, whatever its model says.
+        platform: of.platform.clone(),
+        platform_details: Some(of.platform_details.clone().unwrap_or_else(|| "Linux/UNIX".into())),
+        usage_operation: some(of.usage_operation()),
         private_ip_address: interface.map(|interface| interface.private_ip_address.to_string()),
         private_dns_name: Some(interface.map(|interface| interface.private_dns_name.clone()).unwrap_or_default()),
         public_ip_address: call.public_address(of).map(|address| address.to_string()),
@@ -99,7 +98,7 @@ pub fn instance(call: &Call<'_>, of: &cloud::Instance) -> Instance {
         tags: tags(&of.tags),
         monitoring: Some(Monitoring { state: some("disabled"), ..Monitoring::default() }),
         ebs_optimized: Some(false),
-        ena_support: Some(is_nitro),
+        ena_support: Some(of.ena_support),
         cpu_options: vcpus.map(|vcpus| CpuOptions {
             core_count: Some(vcpus.into()),
             threads_per_core: Some(1),
@@ -117,16 +116,6 @@ pub fn instance(call: &Call<'_>, of: &cloud::Instance) -> Instance {
             enable_resource_name_dns_aaaa_record: Some(false),
         }),
         ..Instance::default()
-    }
-}
-
-/// EC2 gives the time in brackets, for what a person has asked for.
-fn transition(code: &str, time: &str) -> String {
-    let time = time.get(..19).map(|time| time.replace('T', " ")).unwrap_or_default();
-    match code {
-        "Client.UserInitiatedShutdown" => format!("User initiated ({time} GMT)"),
-        "Client.InstanceInitiatedShutdown" => format!("Instance initiated ({time} GMT)"),
-        other => other.to_owned(),
     }
 }
 

@@ -6,13 +6,13 @@ use base64ct::{Base64, Encoding};
 
 use super::super::parts::{need, only, text};
 use super::answer::{groups, mapping};
-use crate::api::call::{Asked, Call};
+use crate::api::call::{Asked, Call, patiently};
 use crate::api::error::ApiError;
 use crate::api::model::{
     AttributeBooleanValue, AttributeValue, DescribeInstanceAttributeRequest, Done, EnclaveOptions, InstanceAttribute,
     ModifyInstanceAttributeRequest, ResetInstanceAttributeRequest,
 };
-use crate::cloud::{InstanceChange, instance_type};
+use crate::cloud::InstanceChange;
 
 fn value(text: impl Into<String>) -> Option<AttributeValue> {
     Some(AttributeValue { value: Some(text.into()) })
@@ -52,9 +52,7 @@ pub fn describe(
         "groupSet" => answer.groups = instance.network_interface.as_ref().map(groups).unwrap_or_default(),
         "sourceDestCheck" => answer.source_dest_check = truth(true),
         "ebsOptimized" => answer.ebs_optimized = truth(false),
-        "enaSupport" => {
-            answer.ena_support = truth(instance_type::find(&instance.instance_type).is_ok_and(|kind| kind.nitro));
-        }
+        "enaSupport" => answer.ena_support = truth(instance.ena_support),
         "sriovNetSupport" => answer.sriov_net_support = Some(AttributeValue::default()),
         "enclaveOptions" => answer.enclave_options = Some(EnclaveOptions { enabled: Some(false) }),
         "productCodes" => {}
@@ -106,9 +104,9 @@ pub fn modify(call: &mut Call<'_>, asked: &mut Asked<ModifyInstanceAttributeRequ
     }
     asked.end()?;
     if !devices.is_empty() {
-        call.cloud.set_delete_on_termination(&id, &devices)?;
+        patiently(call.cloud, |cloud| cloud.set_delete_on_termination(&id, &devices))?;
     }
-    call.cloud.modify_instance(&id, &change)?;
+    patiently(call.cloud, |cloud| cloud.modify_instance(&id, &change))?;
     Ok(Done)
 }
 

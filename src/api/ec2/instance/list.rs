@@ -4,7 +4,7 @@ use std::mem::take;
 
 use base64ct::{Base64, Encoding};
 
-use super::super::parts::{check_id, check_ids, check_page, filters, need, page};
+use super::super::parts::{check_id, check_ids, check_page, filters, need, own_filters, page, passes};
 use super::answer::{reservations, state};
 use crate::api::call::{Asked, Call};
 use crate::api::error::ApiError;
@@ -45,7 +45,8 @@ pub fn status(
     call: &mut Call<'_>,
     asked: &mut Asked<DescribeInstanceStatusRequest>,
 ) -> Result<DescribeInstanceStatusResult, ApiError> {
-    let (ids, filters) = (take(&mut asked.instance_ids), filters(&mut asked.filters)?);
+    let (ids, mut filters) = (take(&mut asked.instance_ids), filters(&mut asked.filters)?);
+    let of_status = own_filters(&mut filters, &STATUS_FILTERS);
     let (max_results, token) = (asked.max_results.take(), asked.next_token.take());
     let all = asked.include_all_instances.take() == Some(true);
     asked.include_managed_resources = None;
@@ -54,8 +55,36 @@ pub fn status(
     check_page(&ids, max_results, "instancesSet")?;
     let mut found = call.cloud.describe_instances(&ids, &filters)?;
     found.retain(|instance| all || instance.state == "running");
+    found.retain(|instance| passes(&of_status, &status_values(instance)));
     let (found, next_token) = page(found, order, max_results, token, (5, 1000))?;
     Ok(DescribeInstanceStatusResult { instance_statuses: found.iter().map(status_of).collect(), next_token })
+}
+
+/// Filters of what a status says. There are no events.
+const STATUS_FILTERS: [&str; 12] = [
+    "attached-ebs-status.status",
+    "event.code",
+    "event.description",
+    "event.instance-event-id",
+    "event.not-after",
+    "event.not-before",
+    "event.not-before-deadline",
+    "instance-status.reachability",
+    "instance-status.status",
+    "operator.managed",
+    "system-status.reachability",
+    "system-status.status",
+];
+
+fn status_values(instance: &Instance) -> [(&'static str, &'static str); 4] {
+    let runs = instance.state == "running";
+    let (status, reachability) = if runs { ("ok", "passed") } else { ("not-applicable", "") };
+    [
+        ("instance-status.reachability", reachability),
+        ("instance-status.status", status),
+        ("system-status.reachability", reachability),
+        ("system-status.status", status),
+    ]
 }
 
 /// A machine that runs is well: its process would have ended it otherwise.
@@ -71,6 +100,7 @@ fn status_of(instance: &Instance) -> InstanceStatus {
     };
     InstanceStatus {
         availability_zone: Some(instance.availability_zone.clone()),
+        availability_zone_id: instance.availability_zone_id.clone(),
         instance_id: Some(instance.instance_id.to_string()),
         instance_state: Some(state(&instance.state)),
         instance_status: Some(summary.clone()),

@@ -1,7 +1,7 @@
 //! How an instance's metadata service answers.
 
 use super::super::parts::{check_id, need, text};
-use crate::api::call::{Asked, Call};
+use crate::api::call::{Asked, Call, patiently};
 use crate::api::error::ApiError;
 use crate::api::model::{
     InstanceMetadataOptionsRequest, InstanceMetadataOptionsResponse, ModifyInstanceMetadataOptionsRequest,
@@ -69,7 +69,8 @@ pub fn modify(
     };
     asked.end()?;
     check_id(Kind::Instance, &id)?;
-    let instance = call.cloud.modify_metadata_options(&id, &read(&mut options)?)?;
+    let change = read(&mut options)?;
+    let instance = patiently(call.cloud, |cloud| cloud.modify_metadata_options(&id, &change))?;
     Ok(ModifyInstanceMetadataOptionsResult {
         instance_id: Some(instance.instance_id.to_string()),
         instance_metadata_options: Some(answer(&instance.metadata_options)),

@@ -7,6 +7,7 @@ mod list;
 mod metadata;
 mod run;
 mod types;
+mod watch;
 
 use crate::api::call::actions;
 
@@ -18,13 +19,17 @@ actions! {
     DescribeInstanceTypesAction => types::describe,
     DescribeInstancesAction => list::describe,
     GetConsoleOutputAction => list::console_output,
+    GetConsoleScreenshotAction => watch::screenshot,
     GetInstanceUefiDataAction => list::uefi_data,
+    GetPasswordDataAction => watch::password,
     ModifyInstanceAttributeAction => attribute::modify,
     ModifyInstanceMetadataOptionsAction => metadata::modify,
+    MonitorInstancesAction => watch::monitor,
     RebootInstancesAction => life::reboot,
     ResetInstanceAttributeAction => attribute::reset,
     RunInstancesAction => run::run,
     StartInstancesAction => life::start,
     StopInstancesAction => life::stop,
     TerminateInstancesAction => life::terminate,
+    UnmonitorInstancesAction => watch::unmonitor,
 }

@@ -16,7 +16,9 @@ use crate::cloud::{Instance, InstanceChange, Kind, MachineOptions, RunRequest};
 pub fn run(call: &mut Call<'_>, asked: &mut Asked<RunInstancesRequest>) -> Result<Reservation, ApiError> {
     let image = need(text(&mut asked.image_id), "ImageId")?;
     // A name, or the beginning of an id, is a person's way to say it.
-    check_id(if image.starts_with("ami-") { Kind::Image } else { Kind::KernelImage }, &image)?;
+    if !image.starts_with("resolve:ssm:") {
+        check_id(Kind::Image, &image)?;
+    }
     let most = natural(Some(need(asked.max_count.take(), "MaxCount")?), "MaxCount")?.unwrap_or(0);
     let least = natural(Some(need(asked.min_count.take(), "MinCount")?), "MinCount")?.unwrap_or(0);
     if least == 0 || most < least {

@@ -108,7 +108,8 @@ pub fn offerings(
     let filters = take(&mut asked.filters);
     asked.end()?;
     let region = call.cloud.scope().region.clone();
-    let zones = call.cloud.zones(Some(&region))?;
+    // Those that clients see when they list zones.
+    let zones = call.cloud.describe_zones(&[], &[], &[], false)?;
     let locations: Vec<String> = match location_type.as_str() {
         "region" => vec![region],
         "availability-zone" => zones.into_iter().map(|zone| zone.zone_name).collect(),

@@ -67,7 +67,7 @@ fn blocks_that_hold_something_are_listed_page_by_page_and_read() {
     let mut other = world.of(Scope { account: "222222222222".parse().unwrap(), ..Scope::default() });
     assert_eq!(code(other.snapshot_blocks(id, 0, 1)), "InvalidSnapshot.NotFound");
     assert_eq!(code(other.snapshot_block(id, 0)), "InvalidSnapshot.NotFound");
-    assert_eq!(code(cloud.changed_blocks("vol-0", id, 0, 1)), "InvalidSnapshot.Malformed");
+    assert_eq!(code(cloud.changed_blocks("vol-0", id, 0, 1)), "InvalidSnapshotID.Malformed");
 }
 
 #[test]

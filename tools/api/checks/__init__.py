@@ -1,0 +1,1 @@
+"""What the real clients see of EC2's API."""
