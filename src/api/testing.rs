@@ -90,15 +90,15 @@ impl World {
     fn send(&self, action: &str, parameters: &[(&str, &str)], headers: Vec<(String, String)>) -> Answer {
         let mut form = Serializer::new(String::new());
         form.append_pair("Action", action).append_pair("Version", "2016-11-15").extend_pairs(parameters);
-        self.post(&form.finish(), headers)
+        self.post(form.finish().as_bytes(), headers)
     }
 
     /// Posts a form.
-    pub fn post(&self, form: &str, headers: Vec<(String, String)>) -> Answer {
+    pub fn post(&self, form: &[u8], headers: Vec<(String, String)>) -> Answer {
         let request = HttpRequest {
             method: "POST".into(),
             path: "/".into(),
-            body: form.as_bytes().to_vec(),
+            body: form.to_vec(),
             headers,
             ..HttpRequest::default()
         };

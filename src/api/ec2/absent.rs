@@ -79,3 +79,30 @@ fn encryption_by_default(
     asked.end()?;
     Ok(GetEbsEncryptionByDefaultResult { ebs_encryption_by_default: Some(false), sse_type: None })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ACTIONS;
+    use crate::api::testing::World;
+
+    #[test]
+    fn nothing_is_listed_and_nothing_is_found_by_its_name() {
+        let world = World::new();
+        for (action, _) in ACTIONS {
+            let answer = world.ask(action, &[]);
+            assert_eq!((answer.status, answer.all("item").len()), (200, 0), "{action}");
+        }
+        assert_eq!(world.ask("GetEbsEncryptionByDefault", &[]).one("ebsEncryptionByDefault"), "false");
+        let chosen = [("Filter.1.Name", "instance-id"), ("Filter.1.Value.1", "i-01234567")];
+        assert_eq!(world.ask("DescribeAddresses", &chosen).status, 200);
+        for (action, name, code) in [
+            ("DescribeAddresses", "PublicIp.1", "InvalidAddress.NotFound"),
+            ("DescribeHosts", "HostId.1", "InvalidHostID.NotFound"),
+            ("DescribeLaunchTemplates", "LaunchTemplateName.1", "InvalidLaunchTemplateName.NotFoundException"),
+            ("DescribePlacementGroups", "GroupName.1", "InvalidPlacementGroup.Unknown"),
+        ] {
+            assert_eq!(world.ask(action, &[(name, "x")]).code(), code);
+        }
+        assert_eq!(world.ask("DescribeHosts", &[("Colour", "red")]).code(), "UnknownParameter");
+    }
+}

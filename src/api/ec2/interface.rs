@@ -64,3 +64,42 @@ fn modify(
     call.cloud.modify_network_interface_groups(&id, &groups)?;
     Ok(Done)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::api::testing::World;
+
+    #[test]
+    fn an_interface_gets_other_groups_and_nothing_else() {
+        let world = World::new();
+        let image = world.image("one");
+        world.ask("RunInstances", &[("ImageId", &image), ("MinCount", "1"), ("MaxCount", "1")]);
+        world.wait();
+        let id = world.ask("DescribeNetworkInterfaces", &[]).one("networkInterfaceId");
+        let group = [("GroupName", "web"), ("GroupDescription", "web")];
+        let group = world.ask("CreateSecurityGroup", &group).one("groupId");
+        let modify = |name, value| {
+            world.ask("ModifyNetworkInterfaceAttribute", &[("NetworkInterfaceId", id.as_str()), (name, value)])
+        };
+        let describe = |name| {
+            world.ask("DescribeNetworkInterfaceAttribute", &[("NetworkInterfaceId", id.as_str()), ("Attribute", name)])
+        };
+        assert_ne!(describe("groupSet").one("groupId"), group);
+        assert_eq!(modify("SecurityGroupId.1", &group).status, 200);
+        assert_eq!(describe("groupSet").one("groupId"), group);
+        assert_eq!(describe("attachment").one("status"), "attached");
+        assert_eq!(describe("sourceDestCheck").one("value"), "true");
+        assert_eq!(describe("description").one("value"), "");
+        assert_eq!(describe("associatePublicIpAddress").one("associatePublicIpAddress"), "false");
+        for (code, expected) in [
+            (describe("colour").code(), "InvalidParameterValue"),
+            (modify("SourceDestCheck.Value", "false").code(), "InvalidParameterCombination"),
+            (modify("Description.Value", "mine").code(), "UnsupportedOperation"),
+            (modify("SecurityGroupId.1", "web").code(), "InvalidGroupId.Malformed"),
+            (modify("SecurityGroupId.1", "sg-01234567").code(), "InvalidGroup.NotFound"),
+            (modify("SecurityGroupId", "").code(), "InvalidParameterCombination"),
+        ] {
+            assert_eq!(code, expected);
+        }
+    }
+}

@@ -14,6 +14,8 @@ mod security_group;
 mod snapshot;
 mod tag;
 mod task;
+#[cfg(test)]
+mod tests;
 mod volume;
 
 use super::call::Handler;
