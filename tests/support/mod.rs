@@ -1,6 +1,7 @@
 //! What the tests with guests share: a folder of their own, tiny guests, and the program itself.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod api;
 pub mod cloud;
 pub mod disks;
 pub mod instance;
@@ -354,7 +355,8 @@ impl Running {
         assert!(stderr.text().contains(text), "{text:?} was not said: {:?}", stderr.text());
     }
 
-    fn said(&self) -> String {
+    /// Standard error so far.
+    pub fn said(&self) -> String {
         self.stderr.as_ref().map(|stream| stream.text()).unwrap_or_default()
     }
 
