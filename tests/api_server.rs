@@ -24,7 +24,8 @@ fn error(answer: &Answer) -> String {
 
 #[track_caller]
 fn volume(api: &Api, tags: &[(&str, &str)]) -> String {
-    let mut form = "Action=CreateVolume&Size=1&AvailabilityZone=us-east-1a&TagSpecification.1.ResourceType=volume".to_owned();
+    let mut form =
+        "Action=CreateVolume&Size=1&AvailabilityZone=us-east-1a&TagSpecification.1.ResourceType=volume".to_owned();
     for (at, (key, value)) in (1..).zip(tags) {
         let tag = format!("TagSpecification.1.Tag.{at}");
         form += &format!("&{tag}.Key={}&{tag}.Value={}", quoted(key), quoted(value));
@@ -42,17 +43,44 @@ fn forms_that_are_none_are_errors_of_ec2() {
     let indices = lists.map(|index| format!("Action=DescribeVolumes&VolumeId.{index}=vol-00000000000000000"));
     let filters = lists.map(|index| format!("Action=DescribeVolumes&Filter.1.Name=size&Filter.1.Value.{index}=1"));
     let others = [
-        "", "&", "=", "&&&===", ".", "..=..", "Action", "Action=", "Action=&Action=", "Action=DescribeRegions&Action=DescribeRegions",
-        "Action.1=DescribeRegions", "Action=DescribeRegions&RegionName.1=us-east-1&RegionName.1=us-west-2",
-        "Action=DescribeRegions&Filter=x", "Action=DescribeRegions&Filter.1=x&Filter.1.Name=y", "Action=DescribeRegions&Filter.1.Name.1=y",
-        "Action=DescribeRegions&Filter.1.Value.1=x", "Action=DescribeRegions&DryRun=maybe", "Action=DescribeRegions&DryRun.1=true",
-        "Action=DescribeRegions&X=%00", "Action=DescribeRegions&%01=x", "Action=DescribeRegions&X=%EF%BF%BE", "Action=%3Cx%3E%26",
-        "Action=DescribeRegions&RegionName.1=%ff%fe", "Action=DescribeRegions&RegionName.1=%zz%", "Action=DescribeRegions&.=x",
-        "Action=DescribeRegions&RegionName.=x", "Action=DescribeRegions&.RegionName.1=x", "Action=CreateVolume&Size=1e3&AvailabilityZone=us-east-1a",
-        "Action=CreateVolume&Size=9223372036854775808&AvailabilityZone=us-east-1a", "Action=CreateVolume&Size=-9223372036854775808&AvailabilityZone=us-east-1a",
-        "Action=CreateVolume&Size=9223372036854775807&AvailabilityZone=us-east-1a", "Action=RunInstances&ImageId=ami-00000000&MinCount=4294967296&MaxCount=4294967297",
-        "Action=RunInstances&ImageId=ami-00000000&MinCount=1&MaxCount=1&UserData=!!!", "Action=DescribeVolumes&NextToken=%00", "Action=DescribeVolumes&NextToken=____",
-        "Action=ImportKeyPair&KeyName=x&PublicKeyMaterial=*", "Action=GetSessionToken&DurationSeconds=-1", "Version=2011-06-15&Action=Unknown",
+        "",
+        "&",
+        "=",
+        "&&&===",
+        ".",
+        "..=..",
+        "Action",
+        "Action=",
+        "Action=&Action=",
+        "Action=DescribeRegions&Action=DescribeRegions",
+        "Action.1=DescribeRegions",
+        "Action=DescribeRegions&RegionName.1=us-east-1&RegionName.1=us-west-2",
+        "Action=DescribeRegions&Filter=x",
+        "Action=DescribeRegions&Filter.1=x&Filter.1.Name=y",
+        "Action=DescribeRegions&Filter.1.Name.1=y",
+        "Action=DescribeRegions&Filter.1.Value.1=x",
+        "Action=DescribeRegions&DryRun=maybe",
+        "Action=DescribeRegions&DryRun.1=true",
+        "Action=DescribeRegions&X=%00",
+        "Action=DescribeRegions&%01=x",
+        "Action=DescribeRegions&X=%EF%BF%BE",
+        "Action=%3Cx%3E%26",
+        "Action=DescribeRegions&RegionName.1=%ff%fe",
+        "Action=DescribeRegions&RegionName.1=%zz%",
+        "Action=DescribeRegions&.=x",
+        "Action=DescribeRegions&RegionName.=x",
+        "Action=DescribeRegions&.RegionName.1=x",
+        "Action=CreateVolume&Size=1e3&AvailabilityZone=us-east-1a",
+        "Action=CreateVolume&Size=9223372036854775808&AvailabilityZone=us-east-1a",
+        "Action=CreateVolume&Size=-9223372036854775808&AvailabilityZone=us-east-1a",
+        "Action=CreateVolume&Size=9223372036854775807&AvailabilityZone=us-east-1a",
+        "Action=RunInstances&ImageId=ami-00000000&MinCount=4294967296&MaxCount=4294967297",
+        "Action=RunInstances&ImageId=ami-00000000&MinCount=1&MaxCount=1&UserData=!!!",
+        "Action=DescribeVolumes&NextToken=%00",
+        "Action=DescribeVolumes&NextToken=____",
+        "Action=ImportKeyPair&KeyName=x&PublicKeyMaterial=*",
+        "Action=GetSessionToken&DurationSeconds=-1",
+        "Version=2011-06-15&Action=Unknown",
     ];
     let forms = others.iter().map(|form| (*form).to_owned()).chain([deep, many]).chain(indices).chain(filters);
     // One connection takes them all: an error is an answer as any other.
@@ -83,20 +111,23 @@ fn what_is_too_large_is_refused() {
     let api = world.serve();
     // A body that is said to be too large, and one whose chunks are.
     let mut http = api.connect();
-    http.write("POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1048577\r\n\r\n");
+    http.write("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048577\r\n\r\n");
     let block = vec![b'a'; 1 << 16];
     let _ = (0..17).all(|_| http.write(&block));
     assert_eq!(http.answer().status, 413);
     let mut http = api.connect();
-    http.write("POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n");
+    http.write("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     let _ = (0..20).all(|_| http.write("10000\r\n") && http.write(&block) && http.write("\r\n"));
     assert_eq!(http.answer().status, 413);
     // The largest that there may be; it is nonsense, but it is read.
-    assert_eq!(error(&api.ask(&format!("Action=DescribeRegions&A={}", "b".repeat((1 << 20) - 25)))), "UnknownParameter");
+    assert_eq!(
+        error(&api.ask(&format!("Action=DescribeRegions&A={}", "b".repeat((1 << 20) - 25)))),
+        "UnknownParameter"
+    );
     for head in [
-        format!("GET /?{} HTTP/1.1\r\nHost: here\r\n\r\n", "a".repeat(70_000)),
-        format!("GET / HTTP/1.1\r\nHost: here\r\nX: {}\r\n\r\n", "a".repeat(70_000)),
-        format!("GET / HTTP/1.1\r\nHost: here\r\n{}\r\n", "X: y\r\n".repeat(2_000)),
+        format!("GET /?{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "a".repeat(70_000)),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "a".repeat(70_000)),
+        format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X: y\r\n".repeat(2_000)),
     ] {
         let mut http = api.connect();
         http.write(head);
@@ -115,14 +146,14 @@ fn what_is_no_http_is_refused_and_does_no_harm() {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a client that speaks TLS",
         b"HELO there\r\n\r\n",
         b"POST / HTTP/9.9\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
-        b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET http:// HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nBad Header: x\r\n\r\n",
-        b"GET /\xff\xfe HTTP/1.1\r\nHost: here\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ] {
         let mut http = api.connect();
         http.write(bytes);
@@ -131,14 +162,17 @@ fn what_is_no_http_is_refused_and_does_no_harm() {
         assert!(status.is_none_or(|status| (400..500).contains(&status)), "{status:?} to {}", bytes.escape_ascii());
     }
     for (request, expected) in [
-        ("DELETE / HTTP/1.1\r\nHost: here\r\n\r\n", 400),
-        ("GET /somewhere HTTP/1.1\r\nHost: here\r\n\r\n", 400),
-        ("GET /snapshots/snap-1/blocks HTTP/1.1\r\nHost: here\r\n\r\n", 400),
-        ("GET /snapshots/%00/blocks/%ff HTTP/1.1\r\nHost: here\r\n\r\n", 400),
-        ("POST / HTTP/1.1\r\nHost: here\r\nX-Amz-Target: AmazonSSM.GetParameter\r\nContent-Length: 1\r\n\r\n{", 400),
-        ("POST / HTTP/1.1\r\nHost: here\r\nX-Amz-Target: AmazonSSM.Nothing\r\nContent-Length: 2\r\n\r\n{}", 400),
-        ("POST /snapshots HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n[]", 400),
-        ("HEAD /health HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n", 200),
+        ("DELETE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("GET /somewhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("GET /snapshots/snap-1/blocks HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("GET /snapshots/%00/blocks/%ff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (
+            "POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: AmazonSSM.GetParameter\r\nContent-Length: 1\r\n\r\n{",
+            400,
+        ),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nX-Amz-Target: AmazonSSM.Nothing\r\nContent-Length: 2\r\n\r\n{}", 400),
+        ("POST /snapshots HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n[]", 400),
+        ("HEAD /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 200),
     ] {
         let mut http = api.connect();
         http.write(request);
@@ -364,7 +398,7 @@ fn over_tls() {
         client.args(["s_client", "-quiet", "-verify_return_error", "-connect", &api.address]).args(options);
         client.arg("-CAfile").arg(&certificate).stdin(Stdio::piped());
         let mut client = support::Running::start(&mut client);
-        client.write(b"GET /health HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+        client.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         client.wait_until("an end", |shown| shown.ends_with("ok\n") || shown.is_empty());
         client.end()
     };
@@ -387,7 +421,8 @@ fn over_tls() {
     world.refused(&[&listen[..], &tls[..2]].concat()).code(2);
     let other = world.path("other.pem");
     finish(Command::new("openssl").args(["genrsa", "-out"]).arg(&other).arg("2048")).code(0);
-    let ended = world.refused(&[&listen[..], &["--tls-certificate", tls[1], "--tls-key", other.to_str().unwrap()]].concat());
+    let ended =
+        world.refused(&[&listen[..], &["--tls-certificate", tls[1], "--tls-key", other.to_str().unwrap()]].concat());
     ended.code(1).says(&["certificate"]);
     assert!(fs::metadata(&certificate).is_ok());
 }
@@ -398,7 +433,7 @@ fn health_and_metrics_tell_how_it_is() {
     let api = world.serve();
     let get = |path: &str| {
         let mut http = api.connect();
-        http.write(format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n"));
+        http.write(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         http.answer()
     };
     assert_eq!((get("/health").status, get("/health").body.as_str()), (200, "ok\n"));

@@ -80,10 +80,8 @@ impl World {
         let credential = format!("{account}/20260101/{region}/ec2/aws4_request");
         let authorization =
             format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host;x-amz-date, Signature=00");
-        let headers = vec![
-            ("authorization".to_owned(), authorization),
-            ("x-amz-date".to_owned(), "20260101T000000Z".to_owned()),
-        ];
+        let headers =
+            vec![("authorization".to_owned(), authorization), ("x-amz-date".to_owned(), "20260101T000000Z".to_owned())];
         self.send(action, parameters, headers)
     }
 

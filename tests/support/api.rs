@@ -262,7 +262,7 @@ impl Http {
 pub fn post(form: &str) -> Vec<u8> {
     let length = form.len();
     let head = format!(
-        "POST / HTTP/1.1\r\nHost: here\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n"
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n"
     );
     [head.as_bytes(), form.as_bytes()].concat()
 }

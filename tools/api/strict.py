@@ -18,7 +18,7 @@ ROOMS = [protocol, signatures, names, network, volumes, images, instances, direc
 ACTIONS = os.path.join(os.path.dirname(__file__), "../../resources/ec2/actions.txt")
 # Actions that are known and cannot be done, and what they answer.
 NEVER = {
-    # What is asked for here is done before it can be broken off; src/api/ec2/task/tests.rs breaks one off.
+    # What is asked for here is done before it can be broken off; src/cloud/task/tests.rs breaks one off.
     "CancelImportTask": "IncorrectState",
     "GetConsoleScreenshot": "UnsupportedOperation",
     "GetInstanceUefiData": "UnsupportedOperation",

@@ -50,10 +50,7 @@ fn describe(
     Ok(answer)
 }
 
-fn modify(
-    call: &mut Call<'_>,
-    asked: &mut Asked<ModifyNetworkInterfaceAttributeRequest>,
-) -> Result<Done, ApiError> {
+fn modify(call: &mut Call<'_>, asked: &mut Asked<ModifyNetworkInterfaceAttributeRequest>) -> Result<Done, ApiError> {
     let id = id(&mut asked.network_interface_id)?;
     let groups = take(&mut asked.groups);
     asked.end()?;

@@ -120,8 +120,18 @@ const FITTING: [(&str, &[&str]); 27] = [
 ];
 
 const ATTRIBUTES: [&str; 13] = [
-    "description", "launchPermission", "blockDeviceMapping", "bootMode", "userData", "instanceType",
-    "disableApiTermination", "groupSet", "createVolumePermission", "autoEnableIO", "attachment", "enableDnsSupport",
+    "description",
+    "launchPermission",
+    "blockDeviceMapping",
+    "bootMode",
+    "userData",
+    "instanceType",
+    "disableApiTermination",
+    "groupSet",
+    "createVolumePermission",
+    "autoEnableIO",
+    "attachment",
+    "enableDnsSupport",
     "rootDeviceName",
 ];
 
@@ -141,7 +151,9 @@ impl Dice<'_> {
     fn chooses(&mut self, member: &str) -> bool {
         match member {
             "DryRun" => self.random.below(40) == 0,
-            _ if id_prefix(member).is_some() || fitting(member).is_some() || member == "ObjectKey" => self.random.below(5) != 0,
+            _ if id_prefix(member).is_some() || fitting(member).is_some() || member == "ObjectKey" => {
+                self.random.below(5) != 0
+            }
             _ => self.random.below(self.sparse) == 0,
         }
     }
@@ -173,10 +185,49 @@ impl Dice<'_> {
 
 /// Some that mean something somewhere, and some that never do.
 const WORDS: [&str; 44] = [
-    "", " ", "a", "self", "all", "*", "?", "%00", "..", "../../etc/passwd", "/", "/dev/sdf", "/dev/xvda", "ephemeral0",
-    "file:///etc/passwd", "file:///", "s3://b/k", "<item>&amp;\"'", "\u{fffd}\u{1f980}", "-", "-1", "tag:a", "tag-key",
-    "us-east-1", "us-east-1a", "us-west-2", "nowhere", "10.0.0.0/8", "::/0", "0.0.0.0/0", "172.31.0.5", "tcp", "-2",
-    "gp3", "io2", "t3.micro", "x86_64", "enabled", "required", "groupSet", "launchPermission", "add", "resolve:ssm:/a",
+    "",
+    " ",
+    "a",
+    "self",
+    "all",
+    "*",
+    "?",
+    "%00",
+    "..",
+    "../../etc/passwd",
+    "/",
+    "/dev/sdf",
+    "/dev/xvda",
+    "ephemeral0",
+    "file:///etc/passwd",
+    "file:///",
+    "s3://b/k",
+    "<item>&amp;\"'",
+    "\u{fffd}\u{1f980}",
+    "-",
+    "-1",
+    "tag:a",
+    "tag-key",
+    "us-east-1",
+    "us-east-1a",
+    "us-west-2",
+    "nowhere",
+    "10.0.0.0/8",
+    "::/0",
+    "0.0.0.0/0",
+    "172.31.0.5",
+    "tcp",
+    "-2",
+    "gp3",
+    "io2",
+    "t3.micro",
+    "x86_64",
+    "enabled",
+    "required",
+    "groupSet",
+    "launchPermission",
+    "add",
+    "resolve:ssm:/a",
     "i-0123456789abcdef0",
 ];
 

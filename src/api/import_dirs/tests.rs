@@ -44,9 +44,12 @@ fn files_below_the_directories_are_found() {
     let at = |name: &str| world.path().join(name);
     let real = |name: &str| at(name).canonicalize().unwrap().display().to_string();
     let dirs = dirs(&world, &["also"]);
-    for (name, meant) in
-        [("in/disk", "in/disk"), ("also/disk", "in/disk"), ("also/deep/a disk", "in/deep/a disk"), ("in/deep/back", "in/disk")]
-    {
+    for (name, meant) in [
+        ("in/disk", "in/disk"),
+        ("also/disk", "in/disk"),
+        ("also/deep/a disk", "in/deep/a disk"),
+        ("in/deep/back", "in/disk"),
+    ] {
         assert_eq!(code(&dirs, at(name)), real(meant), "{name}");
     }
     assert_eq!(dirs.file(at("in/disk").to_str().unwrap()).unwrap(), at("in/disk").canonicalize().unwrap());
@@ -90,8 +93,7 @@ fn of_the_catalogues_own_files_only_objects_are_found() {
     let dirs = dirs(&world, &["."]);
     let home = world.path().join("home");
     fs::create_dir_all(home.join("store/bucket")).unwrap();
-    for (name, is_found) in
-        [("layers/one.data", false), ("catalogue.sqlite", false), ("store/bucket/export.raw", true)]
+    for (name, is_found) in [("layers/one.data", false), ("catalogue.sqlite", false), ("store/bucket/export.raw", true)]
     {
         fs::write(home.join(name), b"x").unwrap();
         let url = file_url(home.join(name).to_str().unwrap());

@@ -271,7 +271,8 @@ impl Cloud {
 }
 
 /// Says that a task failed, unless it was broken off.
-const FAIL: &str = "UPDATE tasks SET state = iif(state = ?5, ?2, state), message = iif(state = ?5, ?3, message), changed = ?4,
+const FAIL: &str =
+    "UPDATE tasks SET state = iif(state = ?5, ?2, state), message = iif(state = ?5, ?3, message), changed = ?4,
     operation = NULL";
 
 /// The values of [`FAIL`].

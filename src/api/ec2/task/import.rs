@@ -41,10 +41,14 @@ pub fn image(call: &mut Call<'_>, asked: &mut Asked<ImportImageRequest>) -> Resu
     let mut containers = take(&mut asked.disk_containers).into_iter();
     let mut container = need(containers.next(), "DiskContainer.1")?;
     if containers.next().is_some() {
-        return Err(ApiError::unsupported("Images of more than one disk are not imported; import the others as snapshots"));
+        return Err(ApiError::unsupported(
+            "Images of more than one disk are not imported; import the others as snapshots",
+        ));
     }
     if text(&mut container.snapshot_id).is_some() {
-        return Err(ApiError::unsupported("Images are not imported from snapshots: RegisterImage makes one of a snapshot"));
+        return Err(ApiError::unsupported(
+            "Images are not imported from snapshots: RegisterImage makes one of a snapshot",
+        ));
     }
     let request = ImportRequest {
         path: file(call, &mut container.url, container.user_bucket)?,
@@ -218,7 +222,10 @@ pub fn describe_snapshots(
     check_ids(|_| Kind::ImportSnapshotTask, &ids)?;
     let found = call.cloud.tasks(TaskKind::ImportSnapshot, &ids)?;
     let (found, next_token) = select(found, snapshot_state, &filters, of_page)?;
-    Ok(DescribeImportSnapshotTasksResult { import_snapshot_tasks: found.iter().map(snapshot_task).collect(), next_token })
+    Ok(DescribeImportSnapshotTasksResult {
+        import_snapshot_tasks: found.iter().map(snapshot_task).collect(),
+        next_token,
+    })
 }
 
 pub fn cancel(

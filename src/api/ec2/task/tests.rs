@@ -157,7 +157,10 @@ fn an_image_is_exported_into_a_bucket_and_comes_back_from_there() {
     assert_eq!((begun.one("s3Bucket"), begun.one("s3Prefix")), ("my-exports".into(), "deep/".into()));
     world.wait();
     let done = world.ask("DescribeExportImageTasks", &[("ExportImageTaskId.1", &task)]);
-    assert_eq!((done.one("status"), done.one("imageId"), done.one("key")), ("completed".into(), image.clone(), "a".into()));
+    assert_eq!(
+        (done.one("status"), done.one("imageId"), done.one("key")),
+        ("completed".into(), image.clone(), "a".into())
+    );
     assert!(world.home().buckets().join(format!("my-exports/deep/{task}.vmdk")).is_file());
     for (name, value) in [("S3ExportLocation.S3Prefix", "../"), ("DiskImageFormat", "OVA"), ("ImageId", "ami-1")] {
         let mut wrong = parameters.to_vec();
