@@ -148,15 +148,14 @@ impl<R> DerefMut for Asked<R> {
 /// Reads a request's parameters, does what it asks for, and writes what is in the answer.
 pub type Handler = fn(&mut Call<'_>, Fields) -> Result<String, ApiError>;
 
+/// What does an action.
+pub type Function<A> = fn(&mut Call<'_>, &mut Asked<<A as Action>::Request>) -> Result<<A as Action>::Answer, ApiError>;
+
 /// The way of an action.
 ///
 /// # Errors
 /// What is wrong with the parameters, what the action says, `DryRunOperation`.
-pub fn run<A: Action>(
-    call: &mut Call<'_>,
-    mut fields: Fields,
-    handler: fn(&mut Call<'_>, &mut Asked<A::Request>) -> Result<A::Answer, ApiError>,
-) -> Result<String, ApiError> {
+pub fn run<A: Action>(call: &mut Call<'_>, mut fields: Fields, handler: Function<A>) -> Result<String, ApiError> {
     let mut request = A::Request::from_fields(&mut fields)?;
     fields.end()?;
     if A::take_dry_run(&mut request) {

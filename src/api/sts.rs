@@ -47,7 +47,7 @@ pub fn dispatch(
             Ok(answer(action, request_id, |xml| {
                 xml.element("Credentials", |xml| {
                     xml.member("AccessKeyId", Some(&made.key.access_key_id));
-                    xml.member("SecretAccessKey", Some(&made.secret.to_string()));
+                    xml.member("SecretAccessKey", Some(&String::from(made.secret.as_str())));
                     xml.member("SessionToken", made.session_token.as_ref().map(|token| token.to_string()).as_ref());
                     xml.member("Expiration", made.key.expiration.as_ref());
                 });

@@ -58,7 +58,8 @@ fn anything_else_is_not() {
 #[test]
 fn claims_that_are_none_are_refused() {
     let vector = &VECTORS[0];
-    let refused = |change: &dyn Fn(&mut Vec<(String, String)>)| {
+    type Headers = Vec<(String, String)>;
+    let refused = |change: &dyn Fn(&mut Headers)| {
         let mut headers = owned(vector);
         change(&mut headers);
         signed(vector, &headers).claim().unwrap_err().code
