@@ -55,7 +55,7 @@ impl From<BackendArg> for Backend {
 /// Serves EC2's API, so that the aws CLI, SDKs, Terraform and Packer drive instances here
 #[derive(Args)]
 #[command(after_help = "\
-With `export AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test` \
+With `export AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_DEFAULT_REGION=us-east-1 AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test` \
 other people's tools speak to it. An access key that is an account's 12 digits stands for that account; `--owner` is whose \
 all other unknown keys are.")]
 pub struct ServeArgs {
